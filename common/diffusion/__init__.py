@@ -1,1 +1,46 @@
-"""TBD."""
+"""The diffusion core: schedules, spacings, noise, predictions, and exact steps between any two levels."""
+
+from common.diffusion.intensity import to_image_range, to_model_range
+from common.diffusion.noise import NOISES, Generators, Noise, case_generators, case_seed, gaussian_noise, get_noise
+from common.diffusion.prediction import (
+    Clip,
+    DynamicThreshold,
+    Prediction,
+    PredictionType,
+    StaticClip,
+    predict,
+    training_target,
+)
+from common.diffusion.schedule import BETA_SCHEDULES, CLEAN, Level, NoiseSchedule
+from common.diffusion.spacing import SPACINGS, nearest_levels, sampling_levels
+from common.diffusion.steps import Variance, ddim_step, ddpm_step, forward_step
+
+__all__ = [
+    "BETA_SCHEDULES",
+    "CLEAN",
+    "NOISES",
+    "SPACINGS",
+    "Clip",
+    "DynamicThreshold",
+    "Generators",
+    "Level",
+    "Noise",
+    "NoiseSchedule",
+    "Prediction",
+    "PredictionType",
+    "StaticClip",
+    "Variance",
+    "case_generators",
+    "case_seed",
+    "ddim_step",
+    "ddpm_step",
+    "forward_step",
+    "gaussian_noise",
+    "get_noise",
+    "nearest_levels",
+    "predict",
+    "sampling_levels",
+    "to_image_range",
+    "to_model_range",
+    "training_target",
+]

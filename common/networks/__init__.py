@@ -1,1 +1,18 @@
-"""TBD."""
+"""Networks, and the denoiser protocol through which samplers see them."""
+
+from common.networks.denoiser import Denoiser
+from common.networks.devices import autocast, has_bfloat16, select_device
+from common.networks.unet import DenoisingUNet
+from common.networks.weights import check_weights, load_weights, save_weights, sha256
+
+__all__ = [
+    "Denoiser",
+    "DenoisingUNet",
+    "autocast",
+    "check_weights",
+    "has_bfloat16",
+    "load_weights",
+    "save_weights",
+    "select_device",
+    "sha256",
+]

@@ -1,0 +1,83 @@
+"""Where the brain is: the template's mask for images in MNI space, or an estimate from the image."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from scipy import ndimage
+from skimage.filters import threshold_otsu
+
+from common.errors import InputError
+
+__all__ = ["MNI_AFFINE", "MNI_SHAPE", "estimate_brain_mask", "mni_brain_mask"]
+
+# Grid of the ICBM 152 2009a template at 1 mm: voxel (0, 0, 0) is left, back, low.
+MNI_SHAPE = (197, 233, 189)
+MNI_AFFINE = np.array([[1, 0, 0, -98], [0, 1, 0, -134], [0, 0, 1, -72], [0, 0, 0, 1]], dtype=np.float64)
+
+_SKULL_MM = 4.0  # half the width of the bridges between brain and scalp that the opening must cut
+_EXTRACTED_RATIO = 1.2  # tissue area over brain area, below which there is no skull around the brain
+
+
+def estimate_brain_mask(image: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
+    """Estimate the brain in a T1-like volume; meant for axial slices above the eyes.
+
+    Each axial slice by itself: Otsu threshold, opening that cuts the brain off the scalp, largest component, holes
+    filled. Where little tissue lies around the result the image has been brain-extracted before, and the mask is
+    all of its tissue. It is a heuristic: hand in a mask where you have one.
+
+    Args:
+        image: (x, y, z), any scale, background darker than tissue.
+        spacing: voxel size in mm.
+
+    Returns:
+        Boolean mask of the shape of ``image``; empty where nothing looks like tissue.
+    """
+    positive = image[image > image.min()]
+    if positive.size == 0:
+        return np.zeros(image.shape, dtype=bool)
+    bright = image > 0.6 * threshold_otsu(positive)
+    tissue = image > 0.02 * np.percentile(positive, 99)
+    radius = max(1, round(_SKULL_MM / min(spacing[:2])))
+    depth = range(image.shape[-1])
+    brain = np.stack([_core(bright[..., k], radius) for k in depth], axis=-1)
+    filled = np.stack([ndimage.binary_fill_holes(tissue[..., k]) for k in depth], axis=-1)
+    return filled if brain.any() and filled.sum() <= _EXTRACTED_RATIO * brain.sum() else brain
+
+
+def _core(bright: np.ndarray, radius: int) -> np.ndarray:
+    """The largest blob that survives an erosion by ``radius`` pixels, grown back and filled."""
+    distance = ndimage.distance_transform_edt(np.pad(bright, 1))[1:-1, 1:-1]
+    labels, count = ndimage.label(distance > radius)
+    if not count:
+        return np.zeros_like(bright)
+    largest = labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
+    # Grown by a little more than was taken: sulci and the rim are darker than the threshold.
+    return ndimage.binary_fill_holes(ndimage.distance_transform_edt(~largest) <= radius + 1)
+
+
+@lru_cache(maxsize=1)
+def _template_brain_mask() -> np.ndarray:
+    try:
+        from nilearn import datasets
+    except ImportError as error:
+        raise InputError("brain mask 'mni'", "needs the package nilearn", "pip install nilearn") from error
+    mask = np.asarray(datasets.load_mni152_brain_mask(resolution=1).dataobj) > 0
+    in_plane = ndimage.generate_binary_structure(2, 1)[..., None]
+    return ndimage.binary_dilation(mask, in_plane, iterations=2)
+
+
+def mni_brain_mask(shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
+    """The ICBM 152 brain mask, dilated in plane by 2 mm, on the grid of an image in MNI space.
+
+    Args:
+        shape: of the image, (x, y, z).
+        affine: voxel to world in mm (RAS), 4×4.
+
+    Raises:
+        InputError: the package that carries the template is not installed.
+    """
+    to_mask = np.linalg.inv(MNI_AFFINE) @ affine
+    mask = _template_brain_mask().astype(np.uint8)
+    return ndimage.affine_transform(mask, to_mask, output_shape=shape, order=0).astype(bool)

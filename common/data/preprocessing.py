@@ -1,0 +1,157 @@
+"""The one way of an image from its file to the network, and back: the same for training, inference and evaluation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from monai.transforms import (
+    Compose,
+    CropForegroundd,
+    DivisiblePadd,
+    EnsureTyped,
+    Lambdad,
+    LoadImaged,
+    Orientationd,
+    RandAdjustContrastd,
+    RandAffined,
+    RandFlipd,
+    ResizeWithPadOrCropd,
+    SelectItemsd,
+    Spacingd,
+    SpatialPadd,
+    SqueezeDimd,
+)
+
+from common.data.transforms import AntiAliasd, BrainMaskd, PicturesToVolumesd, RobustIntensityd, SelectLeveld
+
+__all__ = ["Preprocessing", "SliceTraining"]
+
+# x to the right, y to the back, z upwards: a slice array shown transposed looks like a picture of the slice.
+_AXES = "RPS"
+_IMAGES = ["image", "brain_mask", "mask"]
+_KEPT = [*_IMAGES, "label", "case", "subject"]
+
+
+class Preprocessing(Compose):
+    """From files to a case for the network; invertible, so that results return to the geometry of the input.
+
+    Pictures become volumes of one slice. Then: orientation, brain mask, the slices at the level that the weights
+    know, in-plane resampling with anti-aliasing, crop to the brain, padding, robust intensity to [0, 1] with 0
+    outside the brain.
+
+    Args:
+        spatial_size: smallest in-plane size (x, y) in pixels; larger brains keep their size.
+        pixdim: in-plane pixel size in mm; ``None`` keeps the image's own. Pictures count as 1 mm.
+        size_divisor: in-plane sizes become multiples of it.
+        fixed_size: crop to ``spatial_size`` too, so that training batches have one size.
+        brain_mask: how to find the brain where no mask is given (``auto``, ``mni``, ``none``; see ``BrainMaskd``).
+        slice_mm: level of pictures in mm (see ``PicturesToVolumesd``).
+        slice_range_mm: levels of a volume to use (see ``SelectLeveld``); ``None`` uses all.
+        space: space of volumes (``auto``, ``mni``, ``native``; see ``SelectLeveld``).
+        percentiles: inside the brain, that become 0 and ``top``.
+        top: intensity of the upper percentile.
+
+    A case then has ``image`` (C, x, y, z), ``brain_mask`` (1, x, y, z) and, where there is one, ``mask``
+    (1, x, y, z), all ``MetaTensor``; it keeps its ``label``, ``case`` and ``subject``.
+
+    Raises:
+        InputError: unknown option, or an image that cannot be prepared (with its file).
+    """
+
+    def __init__(
+        self,
+        *,
+        spatial_size: Sequence[int] = (80, 96),
+        pixdim: Sequence[float] | None = (2.0, 2.0),
+        size_divisor: int = 8,
+        fixed_size: bool = False,
+        brain_mask: str = "auto",
+        slice_mm: float | None = None,
+        slice_range_mm: Sequence[float] | None = None,
+        space: str = "auto",
+        percentiles: Sequence[float] = (1.0, 99.0),
+        top: float = 0.8,
+    ) -> None:
+        level = None if slice_range_mm is None else (float(slice_range_mm[0]), float(slice_range_mm[1]))
+        size = [int(spatial_size[0]), int(spatial_size[1]), -1]
+        options: dict[str, Any] = {"allow_missing_keys": True}
+        steps: list[Any] = [
+            LoadImaged(_IMAGES, ensure_channel_first=True, image_only=True, **options),
+            EnsureTyped(_IMAGES, dtype=torch.float32, **options),
+            PicturesToVolumesd(_IMAGES, slice_mm),
+            Orientationd(_IMAGES, axcodes=_AXES, labels=None, **options),
+            BrainMaskd(brain_mask),
+            SelectLeveld(_IMAGES, level, space),
+        ]
+        if pixdim is not None:
+            in_plane = (float(pixdim[0]), float(pixdim[1]), -1.0)  # the third axis keeps its spacing
+            modes = ("bilinear", "nearest", "nearest")
+            steps.append(AntiAliasd("image", in_plane))
+            steps.append(Spacingd(_IMAGES, pixdim=in_plane, mode=modes, padding_mode="zeros", **options))
+        steps += [
+            CropForegroundd(_IMAGES, source_key="brain_mask", allow_smaller=False, **options),
+            SpatialPadd(_IMAGES, spatial_size=size, **options),
+            DivisiblePadd(_IMAGES, k=(size_divisor, size_divisor, 1), **options),
+        ]
+        if fixed_size:
+            steps.append(ResizeWithPadOrCropd(_IMAGES, spatial_size=size, **options))
+        steps += [
+            RobustIntensityd("image", lower=percentiles[0], upper=percentiles[1], top=top),
+            Lambdad("mask", _to_binary, **options),
+            SelectItemsd(_KEPT, **options),
+        ]
+        super().__init__(steps)
+
+
+def _to_binary(mask: MetaTensor) -> MetaTensor:
+    # Pictures hold 0 and 255, resampled masks fractions.
+    return (mask > (127.5 if mask.max() > 1 else 0.49999)).to(mask.dtype)
+
+
+class SliceTraining(Compose):
+    """Preprocessing and augmentation for training a 2-D network: cases with ``image`` (C, x, y) and their id.
+
+    The random steps come last, so that a ``CacheDataset`` keeps everything before them.
+
+    Args:
+        preprocessing: deterministic part; its volumes must have one slice.
+        augment: random left-right flip, rotation, scale, shift and gamma; off for validation.
+        flip_prob: probability of the flip.
+        rotate_degrees: largest rotation.
+        scale: largest relative change of size.
+        translate: largest shift in pixels.
+        gamma: range of the exponent on intensities, applied to every other image.
+    """
+
+    def __init__(
+        self,
+        preprocessing: Preprocessing,
+        *,
+        augment: bool = True,
+        flip_prob: float = 0.5,
+        rotate_degrees: float = 10.0,
+        scale: float = 0.1,
+        translate: float = 4.0,
+        gamma: Sequence[float] = (0.8, 1.25),
+    ) -> None:
+        steps: list[Any] = [*preprocessing.transforms, SqueezeDimd("image", dim=-1), SelectItemsd(["image", "case"])]
+        if augment:
+            affine = RandAffined(
+                "image",
+                prob=1.0,
+                rotate_range=math.radians(rotate_degrees),
+                scale_range=(scale, scale),
+                translate_range=(translate, translate),
+                padding_mode="zeros",
+            )
+            steps += [
+                RandFlipd("image", prob=flip_prob, spatial_axis=0),
+                affine,
+                RandAdjustContrastd("image", prob=0.5, gamma=(float(gamma[0]), float(gamma[1]))),
+            ]
+        steps.append(EnsureTyped("image", dtype=torch.float32, track_meta=False))
+        super().__init__(steps)

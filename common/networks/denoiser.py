@@ -1,0 +1,68 @@
+"""The denoiser protocol: what samplers know of a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from common.diffusion import CLEAN, Clip, Level, NoiseSchedule, Prediction, PredictionType, StaticClip, predict
+from common.networks.devices import autocast
+
+__all__ = ["Denoiser"]
+
+_DEFAULT_CLIP = StaticClip()
+
+
+class Denoiser:
+    """Makes any network ``network(x, timesteps, **conditioning)`` a function ``(x_t, t) -> Prediction``.
+
+    Args:
+        network: called with the state (B, C, …) and integer levels (B,); its output has the shape of the state.
+        schedule: the one that the network was trained with.
+        prediction_type: what the network outputs.
+        clip: keeps x̂_0 in range and lets the noise follow; ``None`` for exact inversion.
+        amp: run the network in bfloat16 where the device can; states and predictions stay in float32.
+
+    Attributes:
+        evaluations: network calls so far, times the cases in each.
+    """
+
+    def __init__(
+        self,
+        network: Callable[..., Tensor],
+        schedule: NoiseSchedule,
+        prediction_type: PredictionType = "epsilon",
+        clip: Clip | None = _DEFAULT_CLIP,
+        amp: bool = False,
+    ) -> None:
+        self.network, self.schedule = network, schedule
+        self.prediction_type, self.clip, self.amp = prediction_type, clip, amp
+        self.evaluations = 0
+
+    def __call__(self, x_t: Tensor, t: Level, **conditioning: Any) -> Prediction:
+        """Estimate the image and the noise in ``x_t``.
+
+        Args:
+            x_t: states (B, C, …).
+            t: level, one for all or a tensor (B,). At ``CLEAN`` the state is the image, and the noise is what the
+                network sees at level 0: the start of an inversion.
+            conditioning: passed to the network (``context``, ``class_labels``, …).
+
+        Raises:
+            InputError: the level is not in the schedule.
+        """
+        clean = isinstance(t, int) and t == CLEAN
+        level: Level = 0 if clean else t
+        if isinstance(level, int):
+            self.schedule.alpha_bar(level)
+            timesteps = torch.full((x_t.shape[0],), level, device=x_t.device)
+        else:
+            timesteps = level
+        with autocast(x_t.device, self.amp):
+            output = self.network(x_t, timesteps=timesteps, **conditioning)
+        self.evaluations += x_t.shape[0]
+        prediction = predict(output.float(), x_t, self.schedule, level, self.prediction_type, self.clip)
+        return Prediction(x_t, prediction.eps) if clean else prediction

@@ -1,0 +1,94 @@
+"""Reading and writing network weights: plain state dicts, checked against the hashes that lie beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from common.errors import InputError
+
+__all__ = ["HASH_FILE", "check_weights", "load_weights", "save_weights", "sha256"]
+
+HASH_FILE = "SHA256SUMS"
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def sha256(path: str | Path) -> str:
+    """SHA-256 of a file, as hexadecimal text."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_weights(path: str | Path) -> None:
+    """Stop unless the file exists and is the one that ``SHA256SUMS`` beside it names.
+
+    Raises:
+        InputError: no such file, or its hash differs. A file that ``SHA256SUMS`` does not name is not checked.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(path, "no such file of weights", "give --weights PATH, train, or download the bundle again")
+    expected = _read_hashes(path.parent).get(path.name)
+    if expected is not None and sha256(path) != expected:
+        raise InputError(
+            path,
+            f"SHA-256 differs from the one in {HASH_FILE}",
+            "the file is damaged or was replaced: download it again, or write it with common.networks.save_weights",
+        )
+
+
+def load_weights(network: Network, path: str | Path) -> Network:
+    """Load a state dict into ``network`` (in place) and return it in evaluation mode.
+
+    Args:
+        network: its parameters may have another floating-point type than the file.
+        path: of a file written by ``torch.save(state_dict)``; only tensors are read, never code.
+
+    Raises:
+        InputError: missing file, wrong hash, unreadable file, or another network's weights.
+    """
+    check_weights(path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(path, f"cannot be read as weights ({reason})", "download or write it again") from error
+    try:
+        network.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        lines = str(error).splitlines()
+        raise InputError(
+            path, "holds weights of another network: " + " ".join(lines[:3]), "check network_def in the config"
+        ) from error
+    return network.eval()
+
+
+def save_weights(network: nn.Module, path: str | Path, dtype: torch.dtype = torch.float16) -> str:
+    """Write the state dict with floating-point tensors as ``dtype``, and its hash to ``SHA256SUMS`` beside it.
+
+    Both files appear whole or not at all. Returns the hash.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {key: value.detach().cpu() for key, value in network.state_dict().items()}
+    state = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()}
+    partial = path.with_name(path.name + ".partial")
+    torch.save(state, partial)
+    digest = sha256(partial)
+    os.replace(partial, path)
+    hashes = _read_hashes(path.parent) | {path.name: digest}
+    partial = path.with_name(HASH_FILE + ".partial")
+    partial.write_text("".join(f"{value}  {name}\n" for name, value in sorted(hashes.items())))
+    os.replace(partial, path.parent / HASH_FILE)
+    return digest
+
+
+def _read_hashes(folder: Path) -> dict[str, str]:
+    file = folder / HASH_FILE
+    lines = file.read_text().splitlines() if file.is_file() else []
+    return {name: digest for digest, name in (line.split(maxsplit=1) for line in lines if line.strip())}

@@ -1,0 +1,157 @@
+"""What training here adds to MONAI's trainer: reproducible epochs, checkpoints to resume from, pictures, weights."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from ignite.handlers import Checkpoint, DiskSaver
+from monai.data.utils import set_rnd
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
+
+from common.diffusion import case_seed, gaussian_noise, to_image_range, to_model_range
+from common.errors import InputError
+from common.networks import Denoiser, save_weights
+
+__all__ = ["Checkpoints", "ReproducibleEpochs", "TensorBoardDenoising", "WeightsSaver"]
+
+
+class ReproducibleEpochs:
+    """Make every epoch depend on the seed and its number alone, so that a resumed run equals an unbroken one.
+
+    Shuffling is left to a ``DistributedSampler`` (also with one process), which MONAI tells the epoch.
+
+    Args:
+        seed: of the run.
+        dataset: with MONAI's random transforms.
+        rank: of the process.
+    """
+
+    def __init__(self, seed: int, dataset: Any, rank: int = 0) -> None:
+        self.seed, self.dataset, self.rank = seed, dataset, rank
+
+    def attach(self, engine: Engine) -> None:
+        """Seed at the start of the run, of each epoch, and of each iteration."""
+        # The loader's iterator is made after STARTED in a new or resumed run, after EPOCH_STARTED in later epochs.
+        engine.add_event_handler(Events.STARTED, lambda: self._seed_epoch(engine.state.epoch + 1))
+        engine.add_event_handler(Events.EPOCH_STARTED, lambda: self._seed_epoch(engine.state.epoch))
+        engine.add_event_handler(
+            Events.ITERATION_STARTED,
+            lambda: torch.manual_seed(case_seed(self.seed, "iteration", engine.state.iteration, self.rank)),
+        )
+
+    def _seed_epoch(self, epoch: int) -> None:
+        seed = case_seed(self.seed, "epoch", epoch, self.rank) % 2**31
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002 - third-party code draws from the global state
+        torch.manual_seed(seed)
+        set_rnd(self.dataset, seed=seed)
+
+
+class Checkpoints:
+    """Write checkpoints that appear whole or not at all, keep the last two, and resume from one.
+
+    Args:
+        objects: what has a state, by name (network, ema, optimizer, lr_scheduler); the trainer is added.
+        folder: where ``checkpoint_<epoch>.pt`` go.
+        interval: epochs between them; the last epoch is always written.
+        resume: a checkpoint to go on from; empty starts anew.
+        rank: only rank 0 writes.
+    """
+
+    def __init__(
+        self, objects: Mapping[str, Any], folder: str, interval: int = 1, resume: str = "", rank: int = 0
+    ) -> None:
+        self.objects, self.folder, self.interval, self.resume, self.rank = objects, folder, interval, resume, rank
+
+    def attach(self, trainer: Engine) -> None:
+        """Load ``resume`` if given, and write from now on.
+
+        Raises:
+            InputError: the checkpoint does not exist, is damaged, or belongs to another configuration.
+        """
+        objects = {**self.objects, "trainer": trainer}
+        if self.resume:
+            _restore(objects, Path(self.resume))
+        if self.rank == 0:
+            saver = Checkpoint(
+                objects,
+                DiskSaver(self.folder, atomic=True, create_dir=True, require_empty=False),
+                n_saved=2,
+                global_step_transform=lambda engine, _: engine.state.epoch,
+            )
+            trainer.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval) | Events.COMPLETED, saver)
+
+
+def _restore(objects: Mapping[str, Any], path: Path) -> None:
+    if not path.is_file():
+        raise InputError(path, "no such checkpoint", "give --resume the path of a checkpoint_<epoch>.pt")
+    trainer = objects["trainer"]
+    max_epochs = trainer.state.max_epochs
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        Checkpoint.load_objects(objects, state)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        remedy = "use a checkpoint of this configuration"
+        raise InputError(path, f"cannot be resumed from ({reason})", remedy) from error
+    trainer.state.max_epochs = max_epochs  # the configuration may ask for more than the first run did
+
+
+class WeightsSaver:
+    """Write the weights of a network in half precision when training has ended.
+
+    Args:
+        network: usually the averaged one.
+        path: file to write; its hash goes beside it.
+        rank: only rank 0 writes.
+    """
+
+    def __init__(self, network: nn.Module, path: str, rank: int = 0) -> None:
+        self.network, self.path, self.rank = network, path, rank
+
+    def attach(self, trainer: Engine) -> None:
+        """Write at the end of the run."""
+        if self.rank == 0:
+            trainer.add_event_handler(Events.COMPLETED, lambda: save_weights(self.network, self.path))
+
+
+class TensorBoardDenoising:
+    """After each validation, write images to TensorBoard: input, then noisy state and x̂_0 at a few levels, in rows.
+
+    Args:
+        log_dir: TensorBoard's folder.
+        denoiser: of the network being validated.
+        trainer: gives the epoch.
+        levels: to show.
+        cases: columns of the grid.
+    """
+
+    def __init__(
+        self, log_dir: str, denoiser: Denoiser, trainer: Engine, levels: Sequence[int] = (100, 300, 600), cases: int = 8
+    ) -> None:
+        self.log_dir, self.denoiser, self.trainer = log_dir, denoiser, trainer
+        self.levels, self.cases = levels, cases
+
+    def attach(self, evaluator: Engine) -> None:
+        """Draw the last batch of each validation."""
+        evaluator.add_event_handler(Events.COMPLETED, self._draw)
+
+    @torch.no_grad()
+    def _draw(self, evaluator: Engine) -> None:
+        images = torch.as_tensor(evaluator.state.batch["image"])[: self.cases].to(evaluator.state.device)
+        x0 = to_model_range(images)
+        noise = gaussian_noise(x0, torch.Generator().manual_seed(0))
+        rows = [images]
+        for t in self.levels:
+            x_t = self.denoiser.schedule.add_noise(x0, noise, t)
+            rows += [to_image_range(x_t), to_image_range(self.denoiser(x_t, t).x0)]
+        grid = torch.cat([torch.cat(list(row[:, 0].mT), dim=1) for row in rows])  # mT: pictures have x across
+        with SummaryWriter(self.log_dir) as writer:
+            writer.add_image("denoising", grid.clamp(0, 1).cpu(), self.trainer.state.epoch, dataformats="HW")
