@@ -134,4 +134,5 @@ def _absolute(file: Path, where: str, key: str, value: Any) -> str | list[str]:
         return paths if len(paths) > 1 else paths[0]
     if isinstance(value, str):
         return os.path.abspath(file.parent / Path(value).expanduser())
-    raise InputError(file, f"{where} has {key} = {value!r}", "give a path" + (", or a list of paths" * (key == "image")))
+    remedy = "give a path, or a list of paths" if key == "image" else "give one path"
+    raise InputError(file, f"{where} has {key} = {value!r}", remedy)

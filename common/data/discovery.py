@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections import Counter
@@ -14,6 +15,8 @@ from common.data.kinds import dicom_series, kind, stem
 from common.errors import InputError
 
 __all__ = ["Case", "discover"]
+
+_LOG = logging.getLogger(__name__)
 
 Case = dict[str, Any]
 """One case in the form of MONAI's own data lists."""
@@ -138,8 +141,10 @@ def _with_masks(images: list[Path], files: list[Path], root: Path) -> Iterator[C
         for role_name in ("mask", "brain_mask"):
             found = masks.get((_place(image, root), stem(image), role_name), [])
             if len(found) == 1:  # two candidates are no clear pair
-                case[role_name] = str(found[0])
+                case[role_name] = str(masks.pop((_place(image, root), stem(image), role_name))[0])
         yield case
+    if left := sorted(str(path) for paths in masks.values() for path in paths):
+        _LOG.warning("%d mask(s) without an image of the same name are not used, such as %s", len(left), left[0])
 
 
 def _safe(text: str) -> str:

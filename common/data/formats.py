@@ -40,7 +40,7 @@ class Image:
     @property
     def shape(self) -> tuple[int, ...]:
         """The spatial shape; a last axis of length one does not count."""
-        shape = self.array.shape[:-1] if self.channels > 1 else self.array.shape
+        shape: tuple[int, ...] = self.array.shape[:-1] if self.channels > 1 else self.array.shape
         return shape[:-1] if len(shape) == 3 and shape[-1] == 1 else shape
 
 
@@ -117,7 +117,8 @@ def _load_nifti(path: str) -> Image:
     if header["qform_code"] > 0 and header["sform_code"] > 0:
         off = float(np.abs(image.get_qform() - image.get_sform()).max())
         if off > 1e-2:
-            remarks.append((f"states two geometries (sform and qform, up to {off:.3g} apart)", "make sure the sform is it"))
+            problem = f"states two geometries (sform and qform, up to {off:.3g} apart)"
+            remarks.append((problem, "make sure that the sform is right: it is the one used"))
     array = np.asanyarray(image.dataobj).reshape(shape[:3])
     return Image(array, affine=np.asarray(image.affine, float), remarks=tuple(remarks))
 

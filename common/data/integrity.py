@@ -62,7 +62,7 @@ def check_case(
     found = sum(image.channels for image in images)
     if channels is not None and len(images) == len(parts) and found != channels:
         problem = f"has {found} channel(s), {channels} expected"
-        problems.append(Problem(parts[0], problem, "give one file a channel in the order of the model, or another model"))
+        problems.append(Problem(parts[0], problem, "give the channels that the model takes, in its order"))
     for role in ("mask", "brain_mask"):
         if role not in case:
             continue
@@ -90,15 +90,7 @@ def check_cases(
     quiet = len(cases) <= 20 or not sys.stderr.isatty()
     for case in tqdm(cases, desc="checking", unit="case", disable=quiet):
         problems += check_case(case, channels=channels, spatial_dims=spatial_dims)
-    splits: dict[str, set[str]] = {}
-    for case in cases:
-        if "subject" in case and "split" in case:
-            splits.setdefault(str(case["subject"]), set()).add(str(case["split"]))
-    for subject, names in splits.items():
-        if len(names) > 1:
-            problem = f"stands in several splits: {', '.join(sorted(names))}"
-            problems.append(Problem(f"subject {subject}", problem, "keep each subject in one split", "warning"))
-    return problems
+    return [*problems, *_shared_subjects(cases)]
 
 
 def verify(
@@ -140,6 +132,23 @@ def table(problems: Sequence[Problem]) -> str:
     rows = [tuple(" ".join(cell.split()) for cell in row) for row in rows]  # type: ignore[misc]
     first, second = (max(len(row[column]) for row in rows) for column in (0, 1))
     return "\n".join(f"{row[0]:<{first}}  {row[1]:<{second}}  {row[2]}" for row in rows)
+
+
+def _shared_subjects(cases: Sequence[Mapping[str, Any]]) -> Iterator[Problem]:
+    splits: dict[str, set[str]] = {}
+    for case in cases:
+        if "subject" in case and "split" in case:
+            # `training_healthy` and `training_diseased` are two parts of one split.
+            splits.setdefault(str(case["subject"]), set()).add(str(case["split"]).split("_")[0])
+    shared: dict[str, list[str]] = {}
+    for subject, names in splits.items():
+        if len(names) > 1:
+            shared.setdefault(", ".join(sorted(names)), []).append(subject)
+    for together, subjects in shared.items():
+        more = f" and {len(subjects) - 5} more" if len(subjects) > 5 else ""
+        problem = f"stands in several splits: {together}"
+        remedy = "keep each subject in one split"
+        yield Problem(f"subject {', '.join(subjects[:5])}{more}", problem, remedy, "warning")
 
 
 def _load(path: str, problems: list[Problem]) -> Image | None:

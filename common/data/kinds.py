@@ -6,7 +6,7 @@ import gzip
 import zlib
 from pathlib import Path
 
-__all__ = ["content", "dicom_series", "is_dicom", "kind", "stem"]
+__all__ = ["content", "dicom_series", "is_dicom", "kind", "size", "stem"]
 
 _BY_SUFFIX = {".nii.gz": "NIfTI", ".nii": "NIfTI", ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".dcm": "DICOM"}
 _NOT_IMAGES = {".json", ".csv", ".tsv", ".txt", ".md", ".xml", ".html", ".pdf", ".bval", ".bvec", ".npy", ".npz"}
@@ -72,6 +72,22 @@ def content(path: str | Path) -> str | None:
     if head[128:132] == b"DICM":
         return "DICOM"
     return "NIfTI" if _is_nifti(head) else None
+
+
+def size(path: str | Path) -> tuple[int, ...] | None:
+    """Give the shape of a NIfTI file or picture from its header alone; None for DICOM."""
+    found = kind(path)
+    if found == "NIfTI":
+        import nibabel
+
+        shape: tuple[int, ...] = nibabel.load(path).shape
+        return shape
+    if found in ("PNG", "JPEG"):
+        from PIL import Image
+
+        with Image.open(path) as picture:
+            return picture.size
+    return None
 
 
 def _is_nifti(head: bytes) -> bool:
