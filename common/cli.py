@@ -31,7 +31,7 @@ class Zoo:
         from common.data.discovery import discover
         from common.data.integrity import check_cases, table
 
-        cases = discover(dataset, split=split)
+        cases = discover(str(dataset), split=None if split is None else str(split))
         problems = check_cases(cases, channels=channels)
         errors = sum(problem.severity == "error" for problem in problems)
         if problems:
@@ -67,11 +67,6 @@ class Zoo:
         importlib.import_module("common.demo").run(str(output_dir))
 
 
-# Fire would read a folder called 007 as the number seven, and a,b as two words.
-for _method, _words in ((Zoo.check, ("dataset", "split")), (Zoo.list, ("bundles",)), (Zoo.demo, ("output_dir",))):
-    fire.decorators.SetParseFn(str, *_words)(_method)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; input that cannot be used ends in one line on stderr and exit code 2.
 
@@ -87,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _bundle_folder(bundles: str | None) -> Path:
     if bundles is not None:
-        folders = [Path(bundles)]
+        folders = [Path(str(bundles))]
     else:
         folders = [Path(__file__).resolve().parents[1] / "bundles", Path.cwd() / "bundles"]
     for folder in folders:

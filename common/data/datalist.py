@@ -85,7 +85,8 @@ def _from_csv(file: Path, text: str) -> Iterator[tuple[str, Any]]:
                     entry["image"] = entry["image"].split("|")
                 yield where, entry
     except csv.Error as error:
-        raise InputError(file, f"is not valid CSV (line {rows.line_num}: {error})", "correct that line") from error
+        problem = f"is not valid CSV (line {rows.reader.line_num}: {error})"
+        raise InputError(file, problem, "correct that line") from error
 
 
 def _number(name: str, cell: str) -> str | int | float:

@@ -39,7 +39,8 @@ def discover(dataset_dir: str | Path, split: str | None = None) -> list[Case]:
     Returns:
         one dict a case with ``image`` (absolute path, or a list of them for several channels) and ``case`` (unique
         and fit for a file name); where known ``mask``, ``brain_mask``, ``label``, ``subject``, ``split``, and every
-        other column of the list. The order is that of the list, or the sorted paths of a folder.
+        other column of the list. The order is that of the list, or of a sorted walk through
+        the folder.
 
     Raises:
         InputError: nothing to be found, a list that cannot be used, a file that is missing, or an unknown split.

@@ -94,6 +94,7 @@ def _unpacked_size(path: str) -> int:
 
 def _load_nifti(path: str) -> Image:
     import nibabel
+    from nibabel.openers import ImageOpener
 
     size = _unpacked_size(path)
     try:
@@ -112,7 +113,9 @@ def _load_nifti(path: str) -> Image:
     if math.prod(shape[3:]) > 1:
         remedy = "extract the one volume that is meant, or save each channel as a file of its own"
         raise InputError(path, f"holds {math.prod(shape[3:])} volumes (shape {shape}), one is expected", remedy)
-    _refuse_affine(path, image.affine, np.asarray(header["pixdim"][1:4]))
+    with ImageOpener(path) as file:  # as it is written: loading mends a negative spacing in silence
+        written = type(header).from_fileobj(file, check=False)
+    _refuse_affine(path, image.affine, np.asarray(written["pixdim"][1:4]))
     remarks = []
     if header["qform_code"] > 0 and header["sform_code"] > 0:
         off = float(np.abs(image.get_qform() - image.get_sform()).max())
