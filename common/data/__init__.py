@@ -1,1 +1,1 @@
-"""TBD."""
+"""Finding, checking and preparing images."""

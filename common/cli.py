@@ -1,0 +1,114 @@
+"""The command line: ``anomaly-zoo check | list | demo``."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import fire
+
+from common.errors import InputError
+
+__all__ = ["Zoo", "main"]
+
+
+class Zoo:
+    """Find and outline anomalies in medical images with diffusion models."""
+
+    def check(self, dataset: str, channels: int | None = None, split: str | None = None) -> None:
+        """Check every file of a data set and print what is wrong, file by file; exit code 1 if there are errors.
+
+        Args:
+            dataset: a folder of NIfTI, PNG or JPEG files, a tree of DICOM series, one image, or a datalist.
+            channels: how many channels each image must have.
+            split: look at this split of a datalist only.
+        """
+        from common.data.discovery import discover
+        from common.data.integrity import check_cases, table
+
+        cases = discover(str(dataset), split=None if split is None else str(split))
+        problems = check_cases(cases, channels=channels)
+        errors = sum(problem.severity == "error" for problem in problems)
+        if problems:
+            print(table(problems))
+            print(f"{len(cases)} cases, {errors} error(s), {len(problems) - errors} warning(s)")
+        else:
+            print(f"{len(cases)} cases, no problem found")
+        if errors:
+            raise SystemExit(1)
+        print(_summary(cases))
+
+    def list(self, bundles: str | None = None) -> None:
+        """List the bundles: name, version, supervision, description.
+
+        Args:
+            bundles: the folder that holds them; by default the one of this repository, or ./bundles.
+        """
+        folder = _bundle_folder(bundles)
+        rows = [("name", "version", "supervision", "description")]
+        rows += [_row(file) for file in sorted(folder.glob("*/configs/metadata.json"))]
+        if len(rows) == 1:
+            raise InputError(folder, "holds no bundle", "give the folder that holds the bundles with --bundles")
+        widths = [max(len(row[column]) for row in rows) for column in range(3)]
+        for row in rows:
+            print("  ".join([*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[3]]))
+
+    def demo(self, output_dir: str = "demo_output") -> None:
+        """Draw a lesion into a healthy brain, find it again, and write the result.
+
+        Args:
+            output_dir: where the files go.
+        """
+        importlib.import_module("common.demo").run(str(output_dir))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; input that cannot be used ends in one line on stderr and exit code 2.
+
+    Args:
+        argv: the words behind the program's name; None takes those of the process.
+    """
+    try:
+        fire.Fire(Zoo(), command=None if argv is None else [*argv], name="anomaly-zoo")
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _bundle_folder(bundles: str | None) -> Path:
+    if bundles is not None:
+        folders = [Path(str(bundles))]
+    else:
+        folders = [Path(__file__).resolve().parents[1] / "bundles", Path.cwd() / "bundles"]
+    for folder in folders:
+        if folder.is_dir():
+            return folder
+    raise InputError(folders[-1], "is no folder", "give the folder that holds the bundles with --bundles")
+
+
+def _row(file: Path) -> tuple[str, str, str, str]:
+    try:
+        metadata = json.loads(file.read_text(encoding="utf-8"))
+        version, supervision = (str(metadata.get(key, "?")) for key in ("version", "supervision"))
+        return file.parents[1].name, version, supervision, " ".join(str(metadata.get("description", "")).split())
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(file, f"is not usable metadata ({error})", "restore the file from the release") from error
+
+
+def _summary(cases: Sequence[Mapping[str, Any]]) -> str:
+    """Say in one line what kinds and sizes of images the cases are."""
+    from common.data.kinds import kind, size
+
+    firsts = [case["image"][0] if isinstance(case["image"], list) else case["image"] for case in cases]
+    kinds = Counter("DICOM series" if Path(path).is_dir() else kind(path) for path in firsts)
+    sizes = Counter(found for path in firsts if not Path(path).is_dir() and (found := size(path)))
+    parts = [f"{count} {name}" for name, count in kinds.most_common()]
+    shown = [" x ".join(str(side) for side in shape) for shape, _ in sizes.most_common(3)]
+    more = f" and {len(sizes) - 3} other sizes" if len(sizes) > 3 else ""
+    extra = [f"{sum(key in case for case in cases)} with {key}" for key in ("mask", "brain_mask", "label")]
+    return ", ".join(parts) + (f"; {', '.join(shown)}{more}" if shown else "") + f"; {', '.join(extra)}"

@@ -1,0 +1,139 @@
+"""Reading a list of cases from a JSON or CSV file."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from common.data.kinds import kind
+from common.errors import InputError
+
+__all__ = ["read_datalist"]
+
+Case = dict[str, Any]
+_EXAMPLE = '{"training": [{"image": "images/a.nii.gz", "subject": "a"}], "validation": [...]}'
+_TEXT = ("image", "mask", "brain_mask", "subject", "case", "id", "split")
+
+
+def read_datalist(file: Path) -> list[Case]:
+    """Read the cases of a ``.json`` or ``.csv`` list; paths become absolute, whether they exist is not looked at.
+
+    A JSON list is a dict of lists by split, or a plain list whose entries may hold ``split``. In a CSV the channels
+    of one image are separated by ``|``. A ``label`` that is a path (as in the Decathlon lists) is taken as the mask.
+
+    Args:
+        file: the list; relative paths in it start from its own folder.
+
+    Returns:
+        the cases in the order of the list, each with its line or position under ``where``.
+
+    Raises:
+        InputError: the file cannot be read or parsed, or an entry is not usable.
+    """
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(file, f"cannot be read ({error})", "give a readable text file in UTF-8") from error
+    entries = _from_csv(file, text) if file.suffix.lower() == ".csv" else _from_json(file, text)
+    cases = [_clean(file, where, entry) for where, entry in entries]
+    if not cases:
+        raise InputError(file, "lists no case", f"add entries, for example {_EXAMPLE}")
+    return cases
+
+
+def _from_json(file: Path, text: str) -> Iterator[tuple[str, Any]]:
+    try:
+        tree = json.loads(text)
+    except json.JSONDecodeError as error:
+        problem = f"is not valid JSON (line {error.lineno}, column {error.colno}: {error.msg})"
+        raise InputError(file, problem, "correct that line") from error
+    if isinstance(tree, list):
+        yield from ((f"entry {index}", entry) for index, entry in enumerate(tree))
+        return
+    splits = {name: part for name, part in tree.items() if isinstance(part, list)} if isinstance(tree, dict) else {}
+    # Lists of plain words beside the splits (channel names, say) are descriptions; Decathlon's test list holds paths.
+    for name, part in splits.items():
+        if part and all(isinstance(entry, str) and kind(file.parent / entry) is None for entry in part):
+            continue
+        for index, entry in enumerate(part):
+            entry = {"image": entry} if isinstance(entry, str) else entry
+            yield f"{name}[{index}]", {**entry, "split": name} if isinstance(entry, dict) else entry
+    if not splits:
+        raise InputError(file, "holds no list of cases", f"write a list, or lists by split: {_EXAMPLE}")
+
+
+def _from_csv(file: Path, text: str) -> Iterator[tuple[str, Any]]:
+    header = text.split("\n", 1)[0]
+    delimiter = max(",;\t", key=header.count)
+    rows = csv.DictReader(text.splitlines(), delimiter=delimiter, strict=True)
+    try:
+        names = [name.strip() for name in rows.fieldnames or []]
+        if "image" not in names:
+            raise InputError(file, f"line 1 has no column 'image' (found: {', '.join(names) or 'nothing'})", "add it")
+        rows.fieldnames = names
+        for row in rows:
+            where = f"line {rows.line_num}"
+            if None in row:
+                raise InputError(file, f"{where} has more cells than the header", "quote cells that hold commas")
+            entry: Case = {name: _number(name, (cell or "").strip()) for name, cell in row.items()}
+            if any(value != "" for value in entry.values()):
+                if "|" in entry["image"]:
+                    entry["image"] = entry["image"].split("|")
+                yield where, entry
+    except csv.Error as error:
+        problem = f"is not valid CSV (line {rows.reader.line_num}: {error})"
+        raise InputError(file, problem, "correct that line") from error
+
+
+def _number(name: str, cell: str) -> str | int | float:
+    if name in _TEXT:
+        return cell  # an identifier such as 007 stays as it is written
+    for read in (int, float):
+        try:
+            return read(cell)
+        except ValueError:
+            continue
+    return cell
+
+
+def _clean(file: Path, where: str, entry: Any) -> Case:
+    if not isinstance(entry, dict):
+        raise InputError(file, f"{where} is not an object with named fields", 'write {"image": "..."} for each case')
+    case = {str(key): value for key, value in entry.items() if value is not None and value != ""}
+    if not case.get("image"):
+        raise InputError(file, f"{where} has no 'image'", "name the image file of each case")
+    label = case.get("label")
+    if isinstance(label, str) and kind(file.parent / label):
+        case.setdefault("mask", case.pop("label"))
+    elif label is not None:
+        case["label"] = _integer(file, where, label)
+    for key in ("image", "mask", "brain_mask"):
+        if key in case:
+            case[key] = _absolute(file, where, key, case[key])
+    for key in ("subject", "case", "id", "split"):
+        if key in case:
+            case[key] = str(case[key])
+    return {**case, "where": where}
+
+
+def _integer(file: Path, where: str, label: Any) -> int:
+    try:
+        if float(label) == int(float(label)):
+            return int(float(label))
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise InputError(file, f"{where} has the label {label!r}", "use whole numbers, 0 for healthy")
+
+
+def _absolute(file: Path, where: str, key: str, value: Any) -> str | list[str]:
+    if isinstance(value, list) and key == "image" and all(isinstance(part, str) and part for part in value):
+        paths = [os.path.abspath(file.parent / Path(part).expanduser()) for part in value]
+        return paths if len(paths) > 1 else paths[0]
+    if isinstance(value, str):
+        return os.path.abspath(file.parent / Path(value).expanduser())
+    remedy = "give a path, or a list of paths" if key == "image" else "give one path"
+    raise InputError(file, f"{where} has {key} = {value!r}", remedy)

@@ -1,0 +1,208 @@
+"""Finding the cases of a data set, whatever form it comes in."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from common.data.datalist import read_datalist
+from common.data.kinds import dicom_series, kind, stem
+from common.errors import InputError
+
+__all__ = ["Case", "discover"]
+
+_LOG = logging.getLogger(__name__)
+
+Case = dict[str, Any]
+"""One case in the form of MONAI's own data lists."""
+
+_FORMS = "a folder of NIfTI, PNG or JPEG files, a tree of DICOM series, one image, or a datalist (.json, .csv)"
+_IMAGE_FOLDERS = {"images", "imagestr", "imagests"}
+_ROLE_OF_FOLDER = {"masks": "mask", "labels": "mask", "labelstr": "mask", "labelsts": "mask", "brain": "brain_mask"}
+# The longer ending first: `a_brain_mask` is no mask of an image called `a_brain`.
+_ROLE_OF_ENDING = {"_brain_mask": "brain_mask", "_bet_mask": "brain_mask", "_mask": "mask", "_seg": "mask"}
+
+
+def discover(dataset_dir: str | Path, split: str | None = None) -> list[Case]:
+    """Find the cases of a data set.
+
+    Args:
+        dataset_dir: one image file; a folder with NIfTI, PNG or JPEG files at any depth; a tree of DICOM series; a
+            folder that holds ``datalist.json``; or a ``.json`` / ``.csv`` list (see ``read_datalist``).
+        split: take only the cases of this split of a list; None takes all.
+
+    Returns:
+        one dict a case with ``image`` (absolute path, or a list of them for several channels) and ``case`` (unique
+        and fit for a file name); where known ``mask``, ``brain_mask``, ``label``, ``subject``, ``split``, and every
+        other column of the list. The order is that of the list, or of a sorted walk through
+        the folder.
+
+    Raises:
+        InputError: nothing to be found, a list that cannot be used, a file that is missing, or an unknown split.
+    """
+    root = Path(os.path.abspath(Path(dataset_dir).expanduser()))
+    if not root.exists():
+        raise InputError(root, "does not exist", f"give {_FORMS}")
+    listed = root / "datalist.json" if root.is_dir() else root
+    if listed.is_file() and listed.suffix.lower() in (".json", ".csv"):
+        cases = read_datalist(listed)
+        _name_cases(cases, listed)
+    else:
+        cases = list(_in_folder(root) if root.is_dir() else _one_file(root))
+        _name_cases(cases, root if root.is_dir() else root.parent)
+    cases = _of_split(cases, split, root)
+    _refuse_missing(cases, root)
+    return [{key: value for key, value in case.items() if key != "where"} for case in cases]
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """Walk a folder in sorted order; links to folders are followed, but no folder is entered twice."""
+    seen = set()
+    for folder, below, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        below[:] = sorted(name for name in below if not name.startswith(".")) if real not in seen else []
+        if real not in seen:
+            yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))
+        seen.add(real)
+
+
+def _in_folder(root: Path) -> Iterator[Case]:
+    by_kind: dict[str, list[Path]] = {}
+    for path in _files(root):
+        found = kind(path)
+        if found:
+            by_kind.setdefault("picture" if found in ("PNG", "JPEG") else found, []).append(path)
+    if len(by_kind) > 1:
+        counts = ", ".join(f"{len(paths)} {name}" for name, paths in sorted(by_kind.items()))
+        raise InputError(root, f"holds files of several kinds ({counts})", "keep one kind, or list them in a datalist")
+    if "DICOM" in by_kind:
+        yield from (case for folder in sorted({path.parent for path in by_kind["DICOM"]}) for case in _series(folder))
+        return
+    files = [path for paths in by_kind.values() for path in paths]
+    images = [path for path in files if _role(path, root) is None]
+    if not images:
+        masks = f" ({len(files)} files taken for masks by their name or folder)" if files else ""
+        raise InputError(root, f"holds no image{masks}", f"give {_FORMS}")
+    yield from _with_masks(images, files, root)
+
+
+def _one_file(path: Path) -> Iterator[Case]:
+    found = kind(path)
+    if found is None:
+        raise InputError(path, "is neither an image nor a list of images", f"give {_FORMS}")
+    siblings = [] if found == "DICOM" else [other for other in sorted(path.parent.iterdir()) if kind(other)]
+    yield from _with_masks([path], siblings, path.parent)
+
+
+def _series(folder: Path) -> Iterator[Case]:
+    """Give the cases of a folder with DICOM files in it."""
+    series = dicom_series(folder)
+    if not series:
+        raise InputError(folder, "holds DICOM files, but no image series among them", "remove them, or export anew")
+    if len(series) == 1:
+        yield {"image": str(folder)}
+    elif all(len(files) == 1 for files in series.values()):
+        yield from ({"image": file} for file in sorted(file for files in series.values() for file in files))
+    else:
+        # MONAI takes a list of files for channels and a folder for its first series: neither can name one of several.
+        names = ", ".join(f"{uid} ({len(files)} files)" for uid, files in sorted(series.items()))
+        problem = f"holds {len(series)} DICOM series: {names}"
+        raise InputError(folder, problem, "put each series into a folder of its own")
+
+
+def _role(path: Path, root: Path) -> tuple[str, str] | None:
+    """Say which mask a file is by its name, and the stem of the image that it belongs to; None for an image."""
+    name = stem(path)
+    for ending, role in _ROLE_OF_ENDING.items():
+        if name.lower().endswith(ending) and len(name) > len(ending):
+            return role, name[: -len(ending)]
+    folders = [part.lower() for part in path.relative_to(root).parts[:-1]]
+    return next(((_ROLE_OF_FOLDER[part], name) for part in folders if part in _ROLE_OF_FOLDER), None)
+
+
+def _place(path: Path, root: Path) -> tuple[str, ...]:
+    """Give the folders of a file without those that only say images or masks."""
+    parts = path.relative_to(root).parts[:-1]
+    return tuple(part for part in parts if part.lower() not in _IMAGE_FOLDERS | _ROLE_OF_FOLDER.keys())
+
+
+def _with_masks(images: list[Path], files: list[Path], root: Path) -> Iterator[Case]:
+    masks: dict[tuple[tuple[str, ...], str, str], list[Path]] = {}
+    for path in files:
+        role = _role(path, root)
+        if role and path not in images:
+            masks.setdefault((_place(path, root), role[1], role[0]), []).append(path)
+    for image in images:
+        case: Case = {"image": str(image)}
+        for role_name in ("mask", "brain_mask"):
+            found = masks.get((_place(image, root), stem(image), role_name), [])
+            if len(found) == 1:  # two candidates are no clear pair
+                case[role_name] = str(masks.pop((_place(image, root), stem(image), role_name))[0])
+        yield case
+    if left := sorted(str(path) for paths in masks.values() for path in paths):
+        _LOG.warning("%d mask(s) without an image of the same name are not used, such as %s", len(left), left[0])
+
+
+def _safe(text: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", text).strip("._-") or "case"
+
+
+def _name_of(case: Case, base: Path) -> str:
+    path = Path(case["image"] if isinstance(case["image"], str) else case["image"][0])
+    folders = path.relative_to(base).parts[:-1] if path.is_relative_to(base) else ()
+    if path == base:
+        return _safe(path.name)
+    return _safe("_".join([*(part for part in folders if part.lower() not in _IMAGE_FOLDERS), stem(path)]))
+
+
+def _name_cases(cases: list[Case], source: Path) -> None:
+    """Give each case its identifier; those that the user gave come first and must differ."""
+    base = source.parent if source.is_file() else source
+    given: dict[str, str] = {}
+    for case in cases:
+        name = case.get("case", case.get("id"))
+        if name is None:
+            continue
+        case["case"] = _safe(name)
+        # Identifiers become file names, and some file systems do not tell A from a.
+        if (key := case["case"].casefold()) in given:
+            problem = f"{case['where']} has the case {name!r}, which {given[key]} has already"
+            raise InputError(source, problem, "give each case a name of its own, or leave the column out")
+        given[key] = case["where"]
+    taken = set(given)
+    for case in cases:
+        if "case" not in case:
+            name, number = _name_of(case, base), 1
+            case["case"] = name
+            while case["case"].casefold() in taken:
+                number += 1
+                case["case"] = f"{name}_{number}"
+            taken.add(case["case"].casefold())
+
+
+def _of_split(cases: list[Case], split: str | None, root: Path) -> list[Case]:
+    if split is None:
+        return cases
+    known = Counter(case["split"] for case in cases if "split" in case)
+    if split not in known:
+        there = ", ".join(f"{name} ({count})" for name, count in sorted(known.items()))
+        remedy = f"use one of: {there}" if there else "leave the split out, or name the splits in a datalist"
+        raise InputError(root, f"has no split '{split}'", remedy)
+    return [case for case in cases if case.get("split") == split]
+
+
+def _refuse_missing(cases: list[Case], root: Path) -> None:
+    missing: list[str] = []
+    for case in cases:
+        images = case["image"] if isinstance(case["image"], list) else [case["image"]]
+        paths = [*images, *(case[key] for key in ("mask", "brain_mask") if key in case)]
+        missing += [path for path in paths if not os.path.exists(path)]
+    if missing:
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        problem = f"names {len(missing)} file(s) that do not exist: {', '.join(missing[:5])}{more}"
+        raise InputError(root, problem, "correct the paths; relative ones start from the folder of the list")

@@ -1,0 +1,116 @@
+"""Which kind of image a file is: by its name, and by its first bytes."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from pathlib import Path
+
+__all__ = ["content", "dicom_series", "is_dicom", "kind", "size", "stem"]
+
+_BY_SUFFIX = {".nii.gz": "NIfTI", ".nii": "NIfTI", ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".dcm": "DICOM"}
+_NOT_IMAGES = {".json", ".csv", ".tsv", ".txt", ".md", ".xml", ".html", ".pdf", ".bval", ".bvec", ".npy", ".npz"}
+
+
+def _suffix(name: str) -> str | None:
+    return next((suffix for suffix in _BY_SUFFIX if name.lower().endswith(suffix)), None)
+
+
+def stem(path: str | Path) -> str:
+    """Give the file name without the suffix of its image kind (``a.b.nii.gz`` gives ``a.b``)."""
+    name = Path(path).name
+    suffix = _suffix(name)
+    return name[: -len(suffix)] if suffix else name
+
+
+def is_dicom(path: str | Path) -> bool:
+    """Tell whether a file carries the DICOM mark behind its preamble; False also where it cannot be read."""
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def kind(path: str | Path) -> str | None:
+    """Give the kind that a file claims to be: ``NIfTI``, ``PNG``, ``JPEG``, ``DICOM``, or None for no image.
+
+    The suffix decides; a file with an unknown suffix, or none, is opened to look for the DICOM mark.
+    """
+    path = Path(path)
+    suffix = _suffix(path.name)
+    if suffix:
+        return _BY_SUFFIX[suffix]
+    # A DICOMDIR is a table of contents in DICOM form, not an image.
+    if path.suffix.lower() in _NOT_IMAGES or path.name.upper() == "DICOMDIR":
+        return None
+    return "DICOM" if is_dicom(path) else None
+
+
+def content(path: str | Path) -> str | None:
+    """Give the kind that the first bytes of a file prove, or None where they prove none.
+
+    Args:
+        path: a file that can be read.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with Path(path).open("rb") as file:
+        head = file.read(352)
+    if head.startswith(b"\x1f\x8b"):
+        try:
+            with gzip.open(path) as unpacked:
+                head = unpacked.read(352)
+        except (EOFError, zlib.error):
+            return "damaged gzip"
+        return "gzipped NIfTI" if _is_nifti(head) else "gzip of something else"
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if head.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if head[128:132] == b"DICM":
+        return "DICOM"
+    return "NIfTI" if _is_nifti(head) else None
+
+
+def size(path: str | Path) -> tuple[int, ...] | None:
+    """Give the shape of a NIfTI file or picture from its header alone; None for DICOM."""
+    found = kind(path)
+    if found == "NIfTI":
+        import nibabel
+
+        shape: tuple[int, ...] = nibabel.load(path).shape
+        return shape
+    if found in ("PNG", "JPEG"):
+        from PIL import Image
+
+        with Image.open(path) as picture:
+            return picture.size
+    return None
+
+
+def _is_nifti(head: bytes) -> bool:
+    # The magic word stands at byte 344 in NIfTI-1 and at byte 4 in NIfTI-2.
+    return head[344:347] == b"n+1" or head[4:7] == b"n+2"
+
+
+def dicom_series(folder: str | Path) -> dict[str, list[str]]:
+    """List the DICOM series of one folder (not of those below it) with their files in slice order.
+
+    The split into series is the one that ``monai.data.ITKReader`` makes: files that share a series UID but differ in
+    size, slice thickness or date are different series to it, and it would read only the first of them.
+
+    Args:
+        folder: a folder that exists.
+
+    Returns:
+        series identifier to list of files; empty where the folder holds no DICOM image.
+    """
+    import itk
+
+    names = itk.GDCMSeriesFileNames.New()
+    names.SetUseSeriesDetails(True)
+    names.AddSeriesRestriction("0008|0021")
+    names.SetDirectory(str(folder))
+    return {str(uid): [str(file) for file in names.GetFileNames(uid)] for uid in names.GetSeriesUIDs()}

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common.cli import main
+from tests.data.files import nifti, picture
+
+
+def code(*words: object) -> int:
+    """Run the command line and give its exit code."""
+    try:
+        main([str(word) for word in words])
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def bundle(folder: Path, name: str, **metadata: object) -> None:
+    configs = folder / name / "configs"
+    configs.mkdir(parents=True)
+    (configs / "metadata.json").write_text(json.dumps(metadata))
+
+
+def test_check_of_a_good_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nifti(tmp_path / "a.nii.gz")
+    nifti(tmp_path / "a_mask.nii.gz", np.eye(12, 10, dtype=np.uint8)[..., None].repeat(9, 2))
+    nifti(tmp_path / "b.nii.gz")
+    assert code("check", tmp_path) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["2 cases, no problem found", "2 NIfTI; 12 x 10 x 9; 1 with mask, 0 with brain_mask, 0 with label"]
+
+
+def test_check_names_every_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture(tmp_path / "a.png")
+    (tmp_path / "b.png").touch()
+    assert code("check", tmp_path, "--channels", 3) == 1
+    out = capsys.readouterr().out
+    assert f"{tmp_path / 'a.png'}  has 1 channel(s), 3 expected" in out
+    assert f"{tmp_path / 'b.png'}  is empty (0 bytes)" in out
+    assert out.splitlines()[-1] == "2 cases, 2 error(s), 0 warning(s)"
+
+
+def test_check_of_warnings_only_succeeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture(tmp_path / "a.png")
+    picture(tmp_path / "a_mask.png", np.zeros((12, 10), np.uint8))
+    assert code("check", tmp_path) == 0
+    assert "1 cases, 0 error(s), 1 warning(s)" in capsys.readouterr().out
+
+
+def test_check_takes_one_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture(tmp_path / "a.png")
+    listed = tmp_path / "list.csv"
+    listed.write_text("image,split\na.png,1\nno.png,2\n")
+    assert code("check", listed, "--split", 1) == 0
+    assert code("check", listed, "--split", "3") == 2
+    assert "has no split '3'" in capsys.readouterr().err
+
+
+def test_input_that_cannot_be_used_gives_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from common.cli import main; main()", "check", str(tmp_path / "no")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"error: {tmp_path / 'no'}: does not exist → give a folder")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_help_is_fast() -> None:
+    heavy = "{'torch', 'monai', 'itk', 'nibabel', 'numpy'} & set(sys.modules)"
+    check = f"import sys\nfrom common.cli import main\ntry: main(['--help'])\nfinally: print({heavy} or 'light')"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=False)
+    assert done.stdout.strip().endswith("light")
+    assert all(command in done.stdout + done.stderr for command in ("check", "list", "demo"))
+
+
+def test_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle(tmp_path, "thor", version="0.1.0", supervision="unsupervised", description="Temporal\n harmonisation.")
+    bundle(tmp_path, "andi", version="0.2.0")
+    assert code("list", "--bundles", tmp_path) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["name", "version", "supervision", "description"]
+    assert lines[1].split() == ["andi", "0.2.0", "?"]
+    assert lines[2].split(maxsplit=3) == ["thor", "0.1.0", "unsupervised", "Temporal harmonisation."]
+
+
+def test_list_refuses_what_it_cannot_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder, problem in ((tmp_path / "no", "is no folder"), (tmp_path, "holds no bundle")):
+        assert code("list", "--bundles", folder) == 2
+        assert f"error: {folder}: {problem} → give the folder that holds the bundles" in capsys.readouterr().err
+    bundle(tmp_path, "thor")
+    file = tmp_path / "thor" / "configs" / "metadata.json"
+    file.write_text("{")
+    assert code("list", "--bundles", tmp_path) == 2
+    assert f"error: {file}: is not usable metadata" in capsys.readouterr().err
+
+
+def test_list_looks_below_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle(tmp_path / "bundles", "thor", version="9.8.7")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("common.cli.__file__", str(tmp_path / "elsewhere" / "common" / "cli.py"))
+    assert code("list") == 0
+    assert "9.8.7" in capsys.readouterr().out
+
+
+def test_demo_runs_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    module = type(sys)("common.demo")
+    module.run = calls.append  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "common.demo", module)
+    assert code("demo") == 0
+    assert code("demo", "--output_dir", "elsewhere") == 0
+    assert calls == ["demo_output", "elsewhere"]
