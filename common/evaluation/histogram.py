@@ -45,13 +45,14 @@ class ScoreHistogram:
         self.counts: np.ndarray = np.zeros((2, N_BINS), dtype=np.int64)
         """Counts, shape (2, 4096): row 0 negatives, row 1 positives."""
 
-    def update(self, scores: Any, truth: Any, region: Any = None) -> None:
+    def update(self, scores: Any, truth: Any, region: Any = None, *, source: str = "scores") -> None:
         """Count the scores of one or more images.
 
         Args:
             scores: torch or numpy array of any shape, finite and ≥ 0.
             truth: array of the same shape; non-zero means positive.
             region: array of the same shape; only pixels where it is non-zero count. None: all.
+            source: what an error names as the cause.
 
         Raises:
             InputError: shapes differ, or a score inside the region is negative or not finite.
@@ -64,8 +65,8 @@ class ScoreHistogram:
         for name, item in zip(("truth", "region"), (positive, *inside), strict=False):
             if item.shape != score.shape:
                 raise InputError(
-                    name,
-                    f"shape {tuple(item.shape)} differs from the scores' {tuple(score.shape)}",
+                    source,
+                    f"the shape {tuple(item.shape)} of the {name} differs from the scores' {tuple(score.shape)}",
                     "resample it to the grid of the anomaly map",
                 )
         score = score.detach().to(torch.float32)
@@ -75,8 +76,8 @@ class ScoreHistogram:
             score, positive = score[keep], positive[keep]
         if not bool(torch.isfinite(score).all()) or bool((score < 0).any()):
             raise InputError(
-                "scores",
-                "negative, infinite or NaN values",
+                source,
+                "negative, infinite or NaN scores",
                 "hand in an anomaly map that is finite and ≥ 0, such as an absolute difference",
             )
         pattern = score.contiguous().view(torch.int32).flatten() >> _SHIFT

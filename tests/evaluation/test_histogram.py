@@ -160,14 +160,14 @@ def test_extreme_scores_fall_into_the_outer_bins() -> None:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -1e-6])
 def test_bad_scores_are_refused(bad: float) -> None:
-    with pytest.raises(InputError, match="scores"):
-        ScoreHistogram().update([0.1, bad], [0, 1])
+    with pytest.raises(InputError, match="case 7: negative, infinite or NaN"):
+        ScoreHistogram().update([0.1, bad], [0, 1], source="case 7")
 
 
 def test_bad_arguments_are_refused() -> None:
-    with pytest.raises(InputError, match="truth: shape"):
+    with pytest.raises(InputError, match="of the truth differs"):
         ScoreHistogram().update(np.zeros((2, 3)), np.zeros((3, 2)))
-    with pytest.raises(InputError, match="region: shape"):
+    with pytest.raises(InputError, match="of the region differs"):
         ScoreHistogram().update(np.zeros(3), np.zeros(3), np.zeros(4))
     with pytest.raises(InputError, match="not a share"):
         ScoreHistogram().quantile(99.0)
