@@ -115,7 +115,7 @@ def format_summary(summary: Mapping[str, float], name: str = "anomaly map") -> s
         "pixel AP": ("pixel_ap", "intensity_ap"),
         "case AP": ("case_ap_mean", ""),
         "oracle Dice": ("oracle_dice", "intensity_oracle_dice"),
-        "Dice": ("dice", ""),
+        "Dice at threshold": ("dice", ""),
         "healthy FPR": ("healthy_fpr", ""),
         "AUROC top 1 %": ("image_auroc_top1", ""),
         "AUROC mean": ("image_auroc_mean", ""),

@@ -164,7 +164,8 @@ def case_figure(
             bar.outline.set_edgecolor("#777777")
         elif name in captions and arrays[name].any():
             colour = "#e69f00" if name == "mask" else "#56b4e9"
-            axis.contour(arrays[name].T > 0, levels=[0.5], colors=[colour], linewidths=1.0)
+            outlined = arrays[name].T / arrays[name].max() >= 0.5
+            axis.contour(outlined, levels=[0.5], colors=[colour], linewidths=1.0)
     if title:
         figure.suptitle(title, **{**text, "fontsize": 9})
     buffer = io.BytesIO()
@@ -230,8 +231,8 @@ def write_report(
     if summary:
         cells = [[*EXPLANATIONS.get(key, (key, "")), value] for key, value in summary.items()]
         parts.append('<section><h2>Numbers</h2><div class="scroll"><table><caption>Over all cases</caption>')
-        parts.append('<thead><tr><th scope="col">Number<th scope="col" class="number">Value<th scope="col">Meaning')
-        parts.append("</tr></thead><tbody>")
+        parts.append('<thead><tr><th scope="col">Number</th><th scope="col" class="number">Value</th>')
+        parts.append('<th scope="col">Meaning</th></tr></thead><tbody>')
         parts += [
             f'<tr><th scope="row">{html.escape(label)}</th><td class="number">{_text(value)}</td>'
             f'<td class="meaning">{html.escape(meaning)}</td></tr>'
