@@ -105,7 +105,9 @@ class AnomalyMetrics:
                 "map_key": "let the inferer or a post-processing transform write it",
                 "truth_key": f"give every entry of the data list a {key!r} (all zero for a healthy case) and load it",
             }.get(argument, f"give every entry of the data list a {key!r} and load it")
-            raise InputError(f"case {case}", f"key {key!r} is missing; there are {sorted(item)}", what + optional)
+            raise InputError(
+                f"case {case}", f"key {key!r} is missing; there are {sorted(map(str, item))}", what + optional
+            )
         return item[key]
 
 
@@ -120,10 +122,12 @@ def format_summary(summary: Mapping[str, float], name: str = "anomaly map") -> s
         "AUROC top 1 %": ("image_auroc_top1", ""),
         "AUROC mean": ("image_auroc_mean", ""),
     }
+    threshold = summary["threshold"]
     width = max(len(name), len("intensity"), len("score"))
     lines = [
         f"{summary['cases']:.0f} cases, {summary['lesion_cases']:.0f} with lesion, prevalence "
-        f"{summary['prevalence']:.4f} (the AP of a random score), threshold {summary['threshold']:.4g}",
+        f"{summary['prevalence']:.4f} (the AP of a random score), "
+        + ("no threshold" if math.isnan(threshold) else f"threshold {threshold:.4g}"),
         "  ".join(["score".ljust(width), *columns]),
     ]
     for label, row in ((name, 0), ("intensity", 1)):
@@ -135,10 +139,9 @@ def format_summary(summary: Mapping[str, float], name: str = "anomaly map") -> s
 
 def _items(engine: Engine) -> list[dict[str, Any]]:
     """One dictionary a case: the output, over what the batch has besides."""
-    output, batch = (
-        decollate_batch(item) if isinstance(item, Mapping) else item
-        for item in (engine.state.output, engine.state.batch)
-    )
+    output: Any = engine.state.output
+    batch: Any = engine.state.batch
+    output, batch = (decollate_batch(item) if isinstance(item, Mapping) else item for item in (output, batch))
     if not isinstance(batch, list) or len(batch) != len(output) or not all(isinstance(b, Mapping) for b in batch):
         batch = [{}] * len(output)
     return [{**entry, **result} for entry, result in zip(batch, output, strict=True)]

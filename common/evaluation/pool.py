@@ -102,7 +102,8 @@ class PooledScores:
             for histogram in (self.scores, self.bright, self.dark):
                 histogram.all_reduce()
             shares: Any = idist.all_gather(self.rows)
-            self.rows = {name: row for share in shares for name, row in sorted(share.items())}
+            merged = {name: row for share in shares for name, row in share.items()}
+            self.rows = {name: merged[name] for name in sorted(merged)}
             if len(self.rows) < sum(map(len, shares)):
                 twice = sorted(name for name in self.rows if sum(name in share for share in shares) > 1)
                 raise InputError(

@@ -123,9 +123,8 @@ def case_figure(
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
-    names = ("anomaly map", "image", "pseudo-healthy", "truth", "mask")
-    given = zip(names, (anomaly_map, image, pseudo_healthy, truth, mask), strict=True)
-    arrays = {name: _numpy(value) for name, value in given if value is not None}
+    given = {"image": image, "pseudo-healthy": pseudo_healthy, "anomaly map": anomaly_map, "truth": truth, "mask": mask}
+    arrays = {name: _numpy(value) for name, value in given.items() if value is not None}
     score = arrays["anomaly map"]
     score = score[0] if score.ndim == 4 or (score.ndim == 3 and score.shape[0] == 1) else score
     for name, array in arrays.items():
@@ -161,7 +160,6 @@ def case_figure(
             axis.imshow(over, cmap="inferno", norm=colours, alpha=np.clip(3 * over / vmax, 0, 1), origin="upper")
             bar = figure.colorbar(ScalarMappable(colours, "inferno"), ax=axis, fraction=0.05, pad=0.02, extend="max")
             bar.ax.tick_params(colors="#dddddd", labelsize=6.5)
-            bar.outline.set_edgecolor("#777777")
         elif name in captions and arrays[name].any():
             colour = "#e69f00" if name == "mask" else "#56b4e9"
             outlined = arrays[name].T / arrays[name].max() >= 0.5
