@@ -108,8 +108,8 @@ def case_figure(
         truth: lesion mask. None: no such panel.
         mask: predicted mask. None: no such panel.
         title: line above the panels.
-        vmax: map value at the upper end of the colours; give one value for figures to be compared. None: the 99.9th
-            percentile of this map.
+        vmax: map value at the upper end of the colours; give one value for figures to be compared. None: the highest
+            value shown.
 
     Returns:
         the figure as PNG. Of a volume it shows the slice with the most lesion or, without truth, with the highest
@@ -131,7 +131,6 @@ def case_figure(
         arrays[name] = array[0] if array.shape[1:] == score.shape else array
         if arrays[name].shape != score.shape or score.ndim not in (2, 3):
             raise InputError(name, f"shape {array.shape}, anomaly map {score.shape}", "give 2-D or 3-D arrays alike")
-    vmax = max(float(np.quantile(score, 0.999)) if vmax is None else vmax, 1e-6)
     if score.ndim == 3:
         by_truth = "truth" in arrays and bool(arrays["truth"].any())
         weight = (arrays["truth"] > 0 if by_truth else score).sum(axis=(0, 1))
@@ -139,6 +138,7 @@ def case_figure(
         which = "most lesion" if by_truth else "highest map sum"
         title = f"{title} · " * bool(title) + f"slice {z} of 0 … {score.shape[2] - 1} ({which})"
         arrays = {name: array[:, :, z] for name, array in arrays.items()}
+    vmax = max(float(arrays["anomaly map"].max()) if vmax is None else vmax, 1e-6)
 
     panels = ["input", "pseudo-healthy", "anomaly map"]
     panels += [name for name in ("mask", "truth") if name in arrays]
@@ -158,7 +158,7 @@ def case_figure(
             colours = Normalize(0, vmax)
             # The input shows through where the map is low: opacity follows the map, up to a third of the range.
             axis.imshow(over, cmap="inferno", norm=colours, alpha=np.clip(3 * over / vmax, 0, 1), origin="upper")
-            bar = figure.colorbar(ScalarMappable(colours, "inferno"), ax=axis, fraction=0.05, pad=0.02, extend="max")
+            bar = figure.colorbar(ScalarMappable(colours, "inferno"), ax=axis, fraction=0.05, pad=0.02)
             bar.ax.tick_params(colors="#dddddd", labelsize=6.5)
         elif name in captions and arrays[name].any():
             colour = "#e69f00" if name == "mask" else "#56b4e9"
