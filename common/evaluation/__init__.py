@@ -1,1 +1,18 @@
-"""TBD."""
+"""Metrics over a test set, and the report of a run."""
+
+from __future__ import annotations
+
+from common.evaluation.histogram import ScoreHistogram
+from common.evaluation.metrics import AnomalyMetrics
+from common.evaluation.pool import PooledScores, evaluate_map
+from common.evaluation.report import case_figure, write_json, write_report
+
+__all__ = [
+    "AnomalyMetrics",
+    "PooledScores",
+    "ScoreHistogram",
+    "case_figure",
+    "evaluate_map",
+    "write_json",
+    "write_report",
+]

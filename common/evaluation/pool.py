@@ -1,0 +1,227 @@
+"""Scoring of anomaly maps against lesion masks, case by case and pooled."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import ignite.distributed as idist
+import torch
+from monai.utils import convert_to_tensor
+from scipy.stats import rankdata
+
+from common.errors import InputError
+from common.evaluation.histogram import ScoreHistogram
+
+__all__ = ["PooledScores", "evaluate_map"]
+
+_NAN = float("nan")
+
+
+class PooledScores:
+    """The metrics of a set of cases, collected one case at a time in constant memory (but for one row a case).
+
+    Args:
+        threshold: calibrated threshold, in units of the map; a pixel at or above it is called anomalous. None: no
+            number that needs a threshold.
+    """
+
+    def __init__(self, threshold: float | None = None) -> None:
+        if threshold is not None and not 0 <= float(threshold) < math.inf:
+            raise InputError("threshold", f"{threshold} is not a finite number ≥ 0", "calibrate it on healthy cases")
+        self.threshold = None if threshold is None else float(threshold)
+        self.scores, self.bright, self.dark = ScoreHistogram(), ScoreHistogram(), ScoreHistogram()
+        self.rows: dict[str, dict[str, Any]] = {}
+        """One row a case, as :meth:`add` returns it, by the case's name."""
+
+    def add(self, case: str, anomaly_map: Any, truth: Any, region: Any = None, image: Any = None) -> dict[str, Any]:
+        """Score one case and add it to the pool.
+
+        Args:
+            case: name of the case, unique in the pool.
+            anomaly_map: (…) or (1, …), finite and ≥ 0.
+            truth: lesion mask of the same shape, with values in [0, 1] or 0/255; positive from one half on.
+            region: mask of the pixels that count, of the same form as ``truth``. None: all.
+            image: (…) or (C, …) with values in [0, 1], for the intensity baseline; the mean of its channels is taken.
+
+        Returns:
+            the case's row; AP and Dice are NaN without lesion. Counts of pixels are inside the region.
+
+        Raises:
+            InputError: the case is known already, or its arrays do not fit each other or are out of range.
+        """
+        if case in self.rows:
+            raise InputError(f"case {case}", "evaluated twice", "give every entry of the data list its own case name")
+        score = convert_to_tensor(anomaly_map, track_meta=False, wrap_sequence=True).detach()
+        score = score[0] if score.ndim > 2 and score.shape[0] == 1 else score
+        positive = _binary(_on_grid(truth, score, case, "truth"), case, "truth")
+        inside = torch.ones_like(positive)
+        if region is not None:
+            inside = _binary(_on_grid(region, score, case, "region"), case, "region")
+        if not bool(inside.any()):
+            raise InputError(f"case {case}", "the region is empty", "check the brain or body mask of this case")
+        outside = int((positive & ~inside).sum())
+        score, positive = score[inside].float(), positive[inside]
+
+        histogram = ScoreHistogram()
+        histogram.update(score, positive, source=f"case {case}")
+        if image is not None:
+            intensity = _intensity(image, inside, case)
+            self.bright.update(intensity, positive)
+            self.dark.update(1 - intensity, positive)
+        self.scores.merge(histogram)
+
+        lesion, detected, hits, dice = int(positive.sum()), _NAN, _NAN, _NAN
+        if self.threshold is not None:
+            mask = score >= self.threshold
+            detected, hits = int(mask.sum()), int((mask & positive).sum())
+            dice = 2 * hits / (detected + lesion) if lesion else _NAN
+        row = {
+            "case": case,
+            "average_precision": histogram.average_precision(),
+            "dice": dice,
+            "score_mean": float(score.double().mean()),
+            "score_top1": float(score.topk(math.ceil(0.01 * score.numel())).values.double().mean()),
+            "lesion_voxels": lesion,
+            "lesion_voxels_outside": outside,
+            "region_voxels": score.numel(),
+            "detected_voxels": detected,
+            "detected_lesion_voxels": hits,
+        }
+        self.rows[case] = row
+        return row
+
+    def gather(self) -> None:
+        """Pool over all processes of ``torch.distributed``; alone, do nothing.
+
+        Raises:
+            InputError: a case was evaluated by more than one process.
+        """
+        if idist.get_world_size() > 1:
+            for histogram in (self.scores, self.bright, self.dark):
+                histogram.all_reduce()
+            shares: Any = idist.all_gather(self.rows)
+            merged = {name: row for share in shares for name, row in share.items()}
+            self.rows = {name: merged[name] for name in sorted(merged)}
+            if len(self.rows) < sum(map(len, shares)):
+                twice = sorted(name for name in self.rows if sum(name in share for share in shares) > 1)
+                raise InputError(
+                    f"cases {twice}",
+                    "evaluated by more than one process, which would count them twice",
+                    "give the sampler even_divisible=False, so that it pads no process with repeated cases",
+                )
+
+    def summary(self) -> dict[str, float]:
+        """All numbers of the pool; NaN where one is undefined. ``report.EXPLANATIONS`` says what each means."""
+        rows = self.rows.values()
+        is_healthy = [row["lesion_voxels"] + row["lesion_voxels_outside"] == 0 for row in rows]
+        healthy = [row for row, alone in zip(rows, is_healthy, strict=True) if alone]
+        lesion = [row for row in rows if row["lesion_voxels"]]
+
+        lesion_voxels, outside = _total("lesion_voxels", rows), _total("lesion_voxels_outside", rows)
+        hits, detected = _total("detected_lesion_voxels", rows), _total("detected_voxels", rows)
+        oracle_dice, oracle_threshold = self.scores.oracle_dice()
+        bright, dark = self.bright.average_precision(), self.dark.average_precision()
+        return {
+            "cases": len(rows),
+            "lesion_cases": len(rows) - len(healthy),
+            "healthy_cases": len(healthy),
+            "prevalence": self.scores.prevalence,
+            "lesion_outside_region": _ratio(outside, lesion_voxels + outside),
+            "pixel_ap": self.scores.average_precision(),
+            "oracle_dice": oracle_dice,
+            "oracle_threshold": oracle_threshold,
+            "threshold": _NAN if self.threshold is None else self.threshold,
+            "dice": _ratio(2 * hits, detected + lesion_voxels) if lesion_voxels else _NAN,
+            "healthy_fpr": _ratio(_total("detected_voxels", healthy), _total("region_voxels", healthy)),
+            "case_ap_mean": _ratio(_total("average_precision", lesion), len(lesion)),
+            "case_ap_cases": len(lesion),
+            "image_auroc_top1": _auroc([row["score_top1"] for row in rows], is_healthy),
+            "image_auroc_mean": _auroc([row["score_mean"] for row in rows], is_healthy),
+            "intensity_ap": max(bright, dark),
+            "intensity_oracle_dice": max(self.bright.oracle_dice()[0], self.dark.oracle_dice()[0]),
+            "intensity_polarity": _NAN if math.isnan(bright) else 1.0 if bright >= dark else -1.0,
+        }
+
+
+def evaluate_map(
+    map: Any, truth: Any, region: Any = None, image: Any = None, threshold: float | None = None
+) -> dict[str, float]:
+    """Metrics of one anomaly map, the same numbers as over a test set.
+
+    Args:
+        map: (…) or (1, …), finite and ≥ 0.
+        truth: lesion mask of the same shape, in [0, 1] or 0/255.
+        region: mask of the pixels that count. None: all.
+        image: (…) or (C, …) in [0, 1], for the intensity baseline. None: no baseline.
+        threshold: calibrated threshold. None: no number that needs one.
+
+    Returns:
+        :meth:`PooledScores.summary` of the one case, with ``score_mean`` and ``score_top1``; NaN where undefined.
+
+    Raises:
+        InputError: the arrays do not fit each other or are out of range.
+    """
+    pool = PooledScores(threshold)
+    row = pool.add("map", map, truth, region, image)
+    return {**pool.summary(), "score_mean": row["score_mean"], "score_top1": row["score_top1"]}
+
+
+def _on_grid(value: Any, score: torch.Tensor, case: str, name: str) -> torch.Tensor:
+    """Tensor of the shape and device of ``score``, without a channel dimension of one."""
+    tensor: torch.Tensor = convert_to_tensor(value, track_meta=False, wrap_sequence=True).detach().to(score.device)
+    if tensor.shape == (1, *score.shape):
+        tensor = tensor[0]
+    if tensor.shape != score.shape:
+        raise InputError(
+            f"case {case}",
+            f"the {name} has shape {tuple(tensor.shape)}, the anomaly map {tuple(score.shape)}",
+            "bring both to one grid, one channel each, with the same transforms",
+        )
+    return tensor
+
+
+def _binary(mask: torch.Tensor, case: str, name: str) -> torch.Tensor:
+    """Boolean mask of a mask in [0, 1] or 0/255; refuses label maps, which would come out empty."""
+    top, bottom = float(mask.max()), float(mask.min())
+    if not (bottom >= 0 and (top <= 1 or 127.5 <= top <= 255)):
+        raise InputError(
+            f"case {case}",
+            f"the {name} has values from {bottom:g} to {top:g}: neither a mask in [0, 1] nor one of 0 and 255",
+            "turn a label map into a mask first, for example by LabelToMaskd",
+        )
+    return mask.to(torch.float32) >= (0.5 if top <= 1 else 127.5)
+
+
+def _intensity(image: Any, inside: torch.Tensor, case: str) -> torch.Tensor:
+    """Intensities inside the region, channels averaged, as scores in [0, 1]."""
+    tensor = convert_to_tensor(image, track_meta=False, wrap_sequence=True).detach().to(inside.device, torch.float32)
+    if tensor.shape[1:] == inside.shape:
+        tensor = tensor.mean(dim=0)
+    values = _on_grid(tensor, inside, case, "image")[inside]
+    # Interpolation may overshoot a little; anything else is another range, and would be a wrong baseline.
+    if not bool(((values >= -0.01) & (values <= 1.01)).all()):
+        raise InputError(
+            f"case {case}",
+            f"image values from {float(values.min()):g} to {float(values.max()):g} inside the region, not in [0, 1]",
+            "scale the image to [0, 1], or set image_key to null to leave the intensity baseline out",
+        )
+    return values.clamp(0, 1)
+
+
+def _auroc(scores: list[float], is_healthy: list[bool]) -> float:
+    """Exact AUROC of diseased against healthy by the rank sum, ties counting one half; NaN with one class."""
+    n_healthy, n_diseased = sum(is_healthy), len(is_healthy) - sum(is_healthy)
+    ranks = sum(rank for rank, healthy in zip(rankdata(scores), is_healthy, strict=True) if not healthy)
+    return _ratio(float(ranks) - n_diseased * (n_diseased + 1) / 2, n_diseased * n_healthy)
+
+
+def _total(name: str, rows: Iterable[dict[str, Any]]) -> float:
+    """Sum of one column."""
+    return float(sum(row[name] for row in rows))
+
+
+def _ratio(part: float, whole: float) -> float:
+    """Quotient, NaN instead of a division by zero."""
+    return part / whole if whole else _NAN
