@@ -146,7 +146,6 @@ def _load_picture(path: str) -> Image:
         with Pictures.open(path) as picture:
             picture.verify()
         with Pictures.open(path) as picture:  # verify() leaves the picture unusable, and does not decode it
-            picture.load()
             mode, array = picture.mode, np.asarray(picture)
     except Exception as error:  # a damaged picture can make Pillow raise nearly anything
         raise InputError(path, f"is damaged: {error}", _COPY_AGAIN) from error

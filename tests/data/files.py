@@ -37,10 +37,11 @@ def dicom(
     number: int = 0,
     modality: str = "MR",
     direction: tuple[float, ...] = (1, 0, 0, 0, 1, 0),
+    rows: int = 12,
 ) -> Path:
     """Write one DICOM slice."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    values = np.random.default_rng(number).integers(0, 99, (1, 12, 10), dtype=np.int16)
+    values = np.random.default_rng(number).integers(0, 99, (1, rows, 10), dtype=np.int16)
     image = itk.image_from_array(values)
     image.SetOrigin([float(value) for value in position])
     image.SetSpacing([1.0, 1.0, 2.0])

@@ -334,6 +334,11 @@ def two_series(folder: Path) -> None:
     dicom_folder(folder, "1.2.3.9")
 
 
+def one_slice_of_another_size(folder: Path) -> None:
+    dicom_folder(folder)
+    dicom(folder / "scout.dcm", position=(0, 0, 8), number=9, rows=14)
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
@@ -342,6 +347,7 @@ def two_series(folder: Path) -> None:
         (turn_a_slice, ("1.2.3.4 mixes slices of different orientation", "split it")),
         (tilt, ("1.2.3.4 has slices that shift sideways by 0.5 mm", "gantry tilt", "resample")),
         (leave_out_the_geometry, ("1.2.3.4 has no geometry", "export the original series")),
+        (one_slice_of_another_size, ("2 DICOM series", "folder of its own")),
         (two_series, ("2 DICOM series", "1.2.3.4", "1.2.3.9", "folder of its own")),
     ],
 )
