@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from common.errors import InputError
+from common.errors import InputError, show_plainly
 from common.version import __version__
 
 __all__ = ["InputError", "__version__", "require"]
 
 
 def require(version: str) -> None:
-    """Stop unless this copy of ``common`` can serve a bundle written for ``version``.
+    """Stop unless this copy of ``common`` can serve a bundle written for ``version``; the first thing a bundle runs.
 
     A bundle carries its own ``common``; with two bundles in one process, or a checkout on the path, Python may
-    import another copy. Minor versions may add, never take away, so a newer minor version serves.
+    import another copy. Minor versions may add, never take away, so a newer minor version serves. From here on bad
+    input ends the program with one line instead of a traceback.
 
     Args:
         version: ``"major.minor"`` that the bundle was written for.
@@ -20,6 +21,7 @@ def require(version: str) -> None:
     Raises:
         InputError: the copy that was imported is older, or of another major version.
     """
+    show_plainly()
     have = tuple(int(part) for part in __version__.split(".")[:2])
     want = tuple(int(part) for part in version.split(".")[:2])
     if have[0] != want[0] or have < want:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["InputError"]
+import sys
+from types import TracebackType
+
+__all__ = ["InputError", "show_plainly"]
 
 
 class InputError(ValueError):
@@ -23,3 +26,20 @@ class InputError(ValueError):
     def __reduce__(self) -> tuple[type[InputError], tuple[str, str, str]]:
         # Exceptions cross process borders (data loader workers) by pickling their arguments.
         return InputError, (self.source, self.problem, self.remedy)
+
+
+def show_plainly() -> None:
+    """From here on an ``InputError`` ends the program with its own line on standard error, without a traceback."""
+    previous = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, InputError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None:
+            previous(kind, error, trace)
+        else:
+            print(f"error: {cause}", file=sys.stderr)
+
+    if getattr(previous, "__module__", "") != __name__:
+        sys.excepthook = hook

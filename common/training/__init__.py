@@ -1,12 +1,13 @@
 """What training a denoiser adds to MONAI's trainer."""
 
 from common.training.batch import DenoisingBatch, DenoisingInferer
-from common.training.handlers import Checkpoints, ReproducibleEpochs, TensorBoardDenoising, WeightsSaver
+from common.training.handlers import Checkpoints, FiniteLoss, ReproducibleEpochs, TensorBoardDenoising, WeightsSaver
 
 __all__ = [
     "Checkpoints",
     "DenoisingBatch",
     "DenoisingInferer",
+    "FiniteLoss",
     "ReproducibleEpochs",
     "TensorBoardDenoising",
     "WeightsSaver",

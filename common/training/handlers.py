@@ -19,7 +19,7 @@ from common.diffusion import case_seed, gaussian_noise, to_image_range, to_model
 from common.errors import InputError
 from common.networks import Denoiser, save_weights
 
-__all__ = ["Checkpoints", "ReproducibleEpochs", "TensorBoardDenoising", "WeightsSaver"]
+__all__ = ["Checkpoints", "FiniteLoss", "ReproducibleEpochs", "TensorBoardDenoising", "WeightsSaver"]
 
 
 class ReproducibleEpochs:
@@ -52,6 +52,23 @@ class ReproducibleEpochs:
         np.random.seed(seed)  # noqa: NPY002 - third-party code draws from the global state
         torch.manual_seed(seed)
         set_rnd(self.dataset, seed=seed)
+
+
+class FiniteLoss:
+    """Stop training at the first loss that is not a number, before it reaches a checkpoint."""
+
+    def attach(self, trainer: Engine) -> None:
+        """Look at the loss after each iteration."""
+        trainer.add_event_handler(Events.ITERATION_COMPLETED, self._check)
+
+    def _check(self, trainer: Engine) -> None:
+        losses = [float(item["loss"]) for item in trainer.state.output]
+        if not np.isfinite(losses).all():
+            raise InputError(
+                f"training loss {losses[0]} at iteration {trainer.state.iteration}",
+                "is not a number",
+                "resume from the last checkpoint with a lower --learning_rate, or without --amp",
+            )
 
 
 class Checkpoints:
@@ -145,7 +162,9 @@ class TensorBoardDenoising:
 
     @torch.no_grad()
     def _draw(self, evaluator: Engine) -> None:
-        images = torch.as_tensor(evaluator.state.batch["image"])[: self.cases].to(evaluator.state.device)
+        batch: Any = evaluator.state.batch  # decollated by now
+        images = torch.stack([torch.as_tensor(item["image"]) for item in batch[: self.cases]])
+        images = images.to(evaluator.state.device)
         x0 = to_model_range(images)
         noise = gaussian_noise(x0, torch.Generator().manual_seed(0))
         rows = [images]
