@@ -1,1 +1,29 @@
-"""TBD."""
+"""Anomaly maps, post-processing, and thresholds."""
+
+from common.anomaly.filters import dilate, gaussian_smooth, grey_closing, quantile
+from common.anomaly.maps import MAPS, AnomalyMap, Polarity, get_map, harmonic_mean, residual, squared, ssim
+from common.anomaly.perceptual import FeatureDistance, LpipsDistance
+from common.anomaly.postprocess import PostProcessd, clean_map, clean_mask
+from common.anomaly.threshold import Threshold, resolve_threshold
+
+__all__ = [
+    "MAPS",
+    "AnomalyMap",
+    "FeatureDistance",
+    "LpipsDistance",
+    "Polarity",
+    "PostProcessd",
+    "Threshold",
+    "clean_map",
+    "clean_mask",
+    "dilate",
+    "gaussian_smooth",
+    "get_map",
+    "grey_closing",
+    "harmonic_mean",
+    "quantile",
+    "residual",
+    "resolve_threshold",
+    "squared",
+    "ssim",
+]

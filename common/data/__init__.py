@@ -35,6 +35,8 @@ def load_cases(dataset_dir: str | Path, split: str | None = None, channels: int 
     Raises:
         InputError: nothing found, too few cases to split, or the table of everything that is wrong.
     """
+    if not str(dataset_dir):
+        raise InputError("dataset_dir", "is not given", "add --dataset_dir PATH (a folder, an image, or a datalist)")
     cases = discover(dataset_dir)
     if split is not None:
         cases = discover(dataset_dir, split) if any("split" in case for case in cases) else _held_out(cases, split)

@@ -1,1 +1,28 @@
-"""TBD."""
+"""Samplers: pure loops over explicit levels, all with the same shape of signature."""
+
+from common.samplers.basic import Method, ddim_invert, ddim_sample, ddpm_sample, partial_diffusion
+from common.samplers.guidance import ClassifierFreeGuidance, GradientGuidance, class_log_probability, compose
+from common.samplers.inpaint import inpaint, resampling_levels
+from common.samplers.thor import HARMONISE_LEVELS, MAP_LEVELS, ThorSample, thor_sample
+from common.samplers.walk import Callback, Guidance, Step
+
+__all__ = [
+    "HARMONISE_LEVELS",
+    "MAP_LEVELS",
+    "Callback",
+    "ClassifierFreeGuidance",
+    "GradientGuidance",
+    "Guidance",
+    "Method",
+    "Step",
+    "ThorSample",
+    "class_log_probability",
+    "compose",
+    "ddim_invert",
+    "ddim_sample",
+    "ddpm_sample",
+    "inpaint",
+    "partial_diffusion",
+    "resampling_levels",
+    "thor_sample",
+]

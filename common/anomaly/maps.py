@@ -1,0 +1,86 @@
+"""Anomaly maps: how far an image is from its pseudo-healthy version, voxel by voxel.
+
+A map is a function of two images (B, C, …) in [0, 1] that returns (B, 1, …), raw and not negative. It is never
+scaled by its own extremes: the same number means the same in every image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import reduce
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from monai.metrics.regression import compute_ssim_and_cs
+from torch import Tensor
+
+from common.errors import InputError
+
+__all__ = ["MAPS", "AnomalyMap", "Polarity", "get_map", "harmonic_mean", "residual", "squared", "ssim"]
+
+AnomalyMap = Callable[[Tensor, Tensor], Tensor]
+Polarity = Literal["both", "bright", "dark"]
+
+
+def residual(image: Tensor, healthy: Tensor, polarity: Polarity = "both") -> Tensor:
+    """Absolute difference, mean over channels; ``bright`` and ``dark`` keep only what is above or below healthy.
+
+    Raises:
+        InputError: unknown polarity.
+    """
+    difference = image - healthy
+    if polarity == "bright":
+        difference = difference.clamp(min=0)
+    elif polarity == "dark":
+        difference = difference.clamp(max=0)
+    elif polarity != "both":
+        raise InputError(f"polarity '{polarity}'", "is not known", "choose 'both', 'bright' or 'dark'")
+    return difference.abs().mean(dim=1, keepdim=True)
+
+
+def squared(image: Tensor, healthy: Tensor) -> Tensor:
+    """Squared difference, mean over channels."""
+    return (image - healthy).square().mean(dim=1, keepdim=True)
+
+
+def ssim(image: Tensor, healthy: Tensor, window: int = 11) -> Tensor:
+    """Structural dissimilarity (1 - SSIM) / 2, Gaussian window, in [0, 1], mean over channels (Wang et al. 2004)."""
+    margin = [window // 2] * (2 * (image.ndim - 2))
+    pair = [F.pad(each, margin, mode="replicate") for each in (image, healthy)]
+    similarity, _ = compute_ssim_and_cs(
+        pair[0],
+        pair[1],
+        spatial_dims=image.ndim - 2,
+        kernel_size=[window] * (image.ndim - 2),
+        kernel_sigma=[1.5] * (image.ndim - 2),
+        data_range=1.0,
+    )
+    return ((1 - similarity) / 2).clamp(min=0).mean(dim=1, keepdim=True)
+
+
+MAPS: dict[str, AnomalyMap] = {"residual": residual, "squared": squared, "ssim": ssim}
+
+
+def get_map(name: str, extra: dict[str, AnomalyMap] | None = None) -> AnomalyMap:
+    """The map called ``name``, or the product of several: ``"residual*feature"``.
+
+    Args:
+        name: a key of ``MAPS`` or ``extra``, or several joined by ``*``.
+        extra: maps that belong to a network, by name (``feature``, ``lpips``).
+
+    Raises:
+        InputError: no such map.
+    """
+    known = {**MAPS, **(extra or {})}
+    factors = [part.strip() for part in name.split("*")]
+    unknown = [part for part in factors if part not in known]
+    if unknown:
+        remedy = f"choose from {sorted(known)}, or a product a*b"
+        raise InputError(f"anomaly map '{name}'", f"{unknown} not known", remedy)
+    return lambda image, healthy: reduce(torch.mul, (known[part](image, healthy) for part in factors))
+
+
+def harmonic_mean(maps: Sequence[Tensor]) -> Tensor:
+    """Harmonic mean of maps (B, 1, …): high only where all are high; 0 where one is 0."""
+    return len(maps) / torch.stack([1 / each for each in maps]).sum(dim=0)

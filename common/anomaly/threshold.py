@@ -1,0 +1,79 @@
+"""Thresholds with their origin, as they lie beside the weights."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from common.errors import InputError
+
+__all__ = ["Threshold", "resolve_threshold"]
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A threshold on an anomaly map, and what it was calibrated on.
+
+    Args:
+        value: voxels at or above it are anomalous, in units of the map.
+        quantile: share of healthy voxels that stay below it.
+        calibrated_on: the healthy data, in words.
+        cases: number of healthy cases.
+        voxels: number of voxels inside their brains.
+        settings: the inferer's and the post-processing's, for which alone it holds.
+        weights_sha256: of the network's weights.
+    """
+
+    value: float
+    quantile: float
+    calibrated_on: str
+    cases: int
+    voxels: int
+    settings: dict[str, Any]
+    weights_sha256: str = ""
+
+    def save(self, path: str | Path) -> None:
+        """Write as JSON; the file appears whole or not at all."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text(json.dumps(asdict(self), indent=4) + "\n")
+        os.replace(partial, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Threshold:
+        """Read a file that ``save`` wrote.
+
+        Raises:
+            InputError: no such file, or not a threshold.
+        """
+        remedy = "calibrate on healthy scans (configs/calibrate.json), or give --threshold VALUE"
+        if not Path(path).is_file():
+            raise InputError(path, "no such threshold", remedy)
+        try:
+            threshold = cls(**json.loads(Path(path).read_text()))
+        except (ValueError, TypeError) as error:
+            raise InputError(path, f"is not a threshold ({error})", remedy) from error
+        _check(threshold.value, path)
+        return threshold
+
+
+def resolve_threshold(threshold: float | str | Path) -> float:
+    """The value of a threshold given as a number or as the path of a ``threshold.json``.
+
+    Raises:
+        InputError: neither a positive number nor such a file.
+    """
+    if isinstance(threshold, int | float):
+        return _check(float(threshold), "--threshold")
+    return Threshold.load(threshold).value
+
+
+def _check(value: float, source: str | Path) -> float:
+    if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
+        raise InputError(source, f"threshold {value} is not a positive number", "give a value in units of the map")
+    return value

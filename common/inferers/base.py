@@ -1,0 +1,232 @@
+"""The frame of every method: from images (or volumes) and a network to anomaly maps and pseudo-healthy images."""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from monai.data import MetaTensor
+from monai.inferers import Inferer
+from torch import Tensor
+from tqdm import tqdm
+
+from common.anomaly import AnomalyMap, FeatureDistance, LpipsDistance, get_map
+from common.diffusion import (
+    Clip,
+    NoiseSchedule,
+    PredictionType,
+    StaticClip,
+    case_generators,
+    case_seed,
+    get_noise,
+)
+from common.errors import InputError
+from common.networks import Denoiser
+from common.samplers import Callback
+
+__all__ = ["AnomalyInferer", "Restored"]
+
+_CLIP = StaticClip()
+
+
+class Restored(NamedTuple):
+    """What a method makes of slices (B, C, …) in [0, 1]: raw maps (B, 1, …) ≥ 0, pseudo-healthy images (B, C, …)."""
+
+    anomaly_map: Tensor
+    pseudo_healthy: Tensor
+
+
+class AnomalyInferer(Inferer):
+    """Base of all methods: a method is a subclass with ``restore`` and ``evaluations_per_slice``.
+
+    A 2-D method takes volumes too: slices along the last axis, empty ones left out, in batches. Randomness comes from
+    one generator a slice, so a result depends neither on the batch size nor on the neighbours.
+
+    Args:
+        schedule: the network's.
+        prediction_type: what the network outputs.
+        clip: keeps x̂_0 in the model's range.
+        anomaly_map: name of a map, or a product of names (``common.anomaly.get_map``); besides the fixed ones
+            ``feature`` (the denoiser's own features) and ``lpips``.
+        noise: kind of noise.
+        batch_size: slices (or volumes of a 3-D method) at a time.
+        seed: of cases that come without one.
+        spatial_dims: of the network.
+        output: ``dict``, or ``anomaly_map`` for the map alone, as MONAI Label and MONAI Deploy want it.
+        amp: run the network in bfloat16 where the device can.
+        progress: show a bar over the network evaluations (on a terminal).
+
+    Attributes:
+        evaluations: network evaluations since the inferer was made, counted once a slice.
+        slices: slices that were not empty since then.
+
+    Raises:
+        InputError: unknown option, at construction.
+    """
+
+    def __init__(
+        self,
+        *,
+        schedule: NoiseSchedule,
+        prediction_type: PredictionType = "epsilon",
+        clip: Clip | None = _CLIP,
+        anomaly_map: str = "residual",
+        noise: str = "gaussian",
+        batch_size: int = 16,
+        seed: int = 0,
+        spatial_dims: int = 2,
+        output: Literal["dict", "anomaly_map"] = "dict",
+        amp: bool = False,
+        progress: bool = True,
+    ) -> None:
+        super().__init__()
+        if output not in ("dict", "anomaly_map"):
+            raise InputError(f"output '{output}'", "is not known", "choose 'dict' or 'anomaly_map'")
+        get_map(anomaly_map, {"feature": _unbound, "lpips": _unbound})
+        self.schedule, self.prediction_type, self.clip = schedule, prediction_type, clip
+        self.map_name, self.noise = anomaly_map, get_noise(noise)
+        self.batch_size, self.seed, self.spatial_dims = batch_size, seed, spatial_dims
+        self.output, self.amp, self.progress = output, amp, progress
+        self.evaluations = self.slices = 0
+
+    @property
+    @abstractmethod
+    def evaluations_per_slice(self) -> int:
+        """Steps of the sampler that a slice takes: the length of the progress bar."""
+
+    @abstractmethod
+    def restore(
+        self, image: Tensor, denoiser: Denoiser, generator: list[torch.Generator], callback: Callback
+    ) -> Restored:
+        """The method itself, on a batch of slices (B, C, …) in [0, 1] of a size that the network takes.
+
+        Args:
+            image: the slices.
+            denoiser: of the network, counts its evaluations.
+            generator: one a slice.
+            callback: to hand to the sampler.
+        """
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        inputs: Tensor,
+        network: Callable[..., Tensor],
+        *args: Any,
+        brain_mask: Tensor | None = None,
+        seeds: Sequence[int] | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Tensor] | Tensor:
+        """Run the method.
+
+        Args:
+            inputs: images (B, C, …) in [0, 1], zero outside the brain or body; a 2-D method also takes (B, C, x, y, z).
+            network: called as ``network(x, timesteps=t)``.
+            *args: not used; evaluators may pass some.
+            brain_mask: (B, 1, …); without it, the region is where any channel is above 0.
+            seeds: one a case (B); without them, from ``seed`` and the place in the batch.
+            **kwargs: not used.
+
+        Returns:
+            ``anomaly_map`` (B, 1, …), raw, zero outside the region, and ``pseudo_healthy`` (B, C, …) in [0, 1], as
+            ``MetaTensor`` where the input is one; or the map alone.
+
+        Raises:
+            InputError: wrong dimensions, values that are not finite or not in [0, 1], or seeds that do not fit.
+        """
+        self._check(inputs, brain_mask, seeds)
+        image = torch.as_tensor(inputs).as_subclass(Tensor).float()
+        region = (image > 0).any(dim=1, keepdim=True) if brain_mask is None else torch.as_tensor(brain_mask) > 0
+        region = region.as_subclass(Tensor).to(image.device)
+        if seeds is None:
+            seeds = [case_seed(self.seed, index) for index in range(image.shape[0])]
+
+        volume = image.ndim == self.spatial_dims + 3
+        slices, regions = (_to_slices(image), _to_slices(region)) if volume else (image, region)
+        depth = image.shape[-1] if volume else 1
+        slice_seeds = [case_seed(seed, index) for seed in seeds for index in range(depth)]
+        anomaly_map, healthy = torch.zeros_like(slices[:, :1]), slices.clone()
+        occupied = regions.flatten(1).any(dim=1).nonzero()[:, 0].tolist()
+        denoiser = Denoiser(network, self.schedule, self.prediction_type, self.clip, self.amp)
+        batches = [occupied[i : i + self.batch_size] for i in range(0, len(occupied), self.batch_size)]
+        with tqdm(
+            total=len(batches) * self.evaluations_per_slice, desc="Sampling", disable=None if self.progress else True
+        ) as bar:
+            for batch in batches:
+                generators = case_generators([slice_seeds[index] for index in batch])
+                padded, undo = _pad(slices[batch], getattr(network, "size_divisor", 1))
+                result = self.restore(padded, denoiser, generators, lambda _: bar.update())
+                anomaly_map[batch] = undo(result.anomaly_map) * regions[batch]
+                healthy[batch] = undo(result.pseudo_healthy)
+        self.evaluations += denoiser.evaluations
+        self.slices += len(occupied)
+
+        outputs = {"anomaly_map": anomaly_map, "pseudo_healthy": healthy}
+        if volume:
+            outputs = {key: _to_volumes(value, image.shape[0]) for key, value in outputs.items()}
+        if isinstance(inputs, MetaTensor):
+            outputs = {key: _with_geometry(value, inputs) for key, value in outputs.items()}
+        return outputs["anomaly_map"] if self.output == "anomaly_map" else outputs
+
+    def build_map(self, denoiser: Denoiser, name: str | None = None) -> AnomalyMap:
+        """The inferer's map (or another one by ``name``), with the distances that belong to the network."""
+        name = name or self.map_name
+        extra: dict[str, AnomalyMap] = {}
+        if "feature" in name:
+            features = getattr(denoiser.network, "features", None)
+            if features is None:
+                raise InputError("anomaly map 'feature'", "needs a network with features()", "use DenoisingUNet")
+            extra["feature"] = FeatureDistance(features)
+        if "lpips" in name:
+            extra["lpips"] = LpipsDistance(next(denoiser.network.parameters()).device)  # type: ignore[attr-defined]
+        return get_map(name, extra)
+
+    def _check(self, inputs: Tensor, brain_mask: Tensor | None, seeds: Sequence[int] | None) -> None:
+        name = "input"
+        if isinstance(inputs, MetaTensor):
+            name = str(inputs.meta.get("filename_or_obj", name))
+        dims = inputs.ndim - 2
+        if dims not in ({2, 3} if self.spatial_dims == 2 else {3}) or 0 in inputs.shape:
+            wanted = f"give (batch, channel, …) for a {self.spatial_dims}-D method"
+            raise InputError(name, f"has shape {tuple(inputs.shape)}", wanted)
+        if not torch.isfinite(inputs).all():
+            raise InputError(name, "has values that are not finite", "mend the image, or mask them out")
+        low, high = float(inputs.min()), float(inputs.max())
+        if low < -1e-3 or high > 1 + 1e-3:
+            raise InputError(name, f"has values from {low:.3g} to {high:.3g}", "scale it to [0, 1] as the bundle does")
+        if brain_mask is not None and brain_mask.shape != (inputs.shape[0], 1, *inputs.shape[2:]):
+            raise InputError(name, f"does not fit its brain mask {tuple(brain_mask.shape)}", "give (B, 1, …)")
+        if seeds is not None and len(seeds) != inputs.shape[0]:
+            raise InputError(name, f"has {inputs.shape[0]} cases and {len(seeds)} seeds", "give one seed a case")
+
+
+def _unbound(image: Tensor, healthy: Tensor) -> Tensor:
+    raise AssertionError("stands for a map that needs the network")
+
+
+def _to_slices(x: Tensor) -> Tensor:
+    """(B, C, x, y, z) to (B z, C, x, y)."""
+    return x.movedim(-1, 1).flatten(0, 1)
+
+
+def _to_volumes(x: Tensor, cases: int) -> Tensor:
+    """(B z, C, x, y) to (B, C, x, y, z)."""
+    return x.unflatten(0, (cases, -1)).movedim(1, -1)
+
+
+def _pad(x: Tensor, divisor: int) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Pad with background to sizes divisible by ``divisor``; also how to undo it."""
+    sizes = x.shape[2:]
+    missing = [(-size) % divisor for size in sizes]
+    padding = [part for lack in reversed(missing) for part in (lack // 2, lack - lack // 2)]
+    window = (..., *(slice(lack // 2, lack // 2 + size) for lack, size in zip(missing, sizes, strict=True)))
+    return F.pad(x, padding), lambda y: y[window]
+
+
+def _with_geometry(values: Tensor, inputs: MetaTensor) -> MetaTensor:
+    history = copy.deepcopy(inputs.applied_operations)
+    return MetaTensor(values, meta=copy.deepcopy(inputs.meta), applied_operations=history)

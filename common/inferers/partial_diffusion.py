@@ -1,0 +1,66 @@
+"""Partial diffusion and reconstruction: the plain DDPM baseline (Ho et al. 2020; Wyatt et al. 2022)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from common.diffusion import Variance, sampling_levels, to_image_range, to_model_range
+from common.inferers.base import AnomalyInferer, Restored
+from common.networks import Denoiser
+from common.samplers import Callback, Method, partial_diffusion
+
+__all__ = ["PartialDiffusionInferer"]
+
+
+class PartialDiffusionInferer(AnomalyInferer):
+    """Noise the image to a level, sample back, and map what changed.
+
+    Args:
+        noise_level: level to noise to.
+        num_inference_steps: network evaluations on the way back; ``None`` visits every level.
+        spacing: of the visited levels.
+        sampler: ``ddpm`` or ``ddim``.
+        variance: of DDPM steps.
+        **kwargs: of ``AnomalyInferer``.
+    """
+
+    def __init__(
+        self,
+        *,
+        noise_level: int = 300,
+        num_inference_steps: int | None = None,
+        spacing: str = "linspace",
+        sampler: Method = "ddpm",
+        variance: Variance = "fixed_small",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.timesteps = sampling_levels(noise_level, num_inference_steps or noise_level + 1, spacing)
+        self.schedule.alpha_bar(noise_level)
+        self.method: Method = sampler
+        self.options = {"variance": variance} if sampler == "ddpm" else {}
+
+    @property
+    def evaluations_per_slice(self) -> int:
+        """One a visited level."""
+        return len(self.timesteps) - 1
+
+    def restore(
+        self, image: Tensor, denoiser: Denoiser, generator: list[torch.Generator], callback: Callback
+    ) -> Restored:
+        """Reconstruct and compare."""
+        x = partial_diffusion(
+            denoiser,
+            to_model_range(image),
+            self.timesteps,
+            method=self.method,
+            noise=self.noise,
+            generator=generator,
+            callback=callback,
+            **self.options,
+        )
+        healthy = to_image_range(x)
+        return Restored(self.build_map(denoiser)(image, healthy), healthy)

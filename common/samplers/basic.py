@@ -1,0 +1,148 @@
+"""Ancestral and deterministic sampling, inversion, and partial diffusion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any, Literal
+
+from torch import Tensor
+
+from common.diffusion import Generators, Noise, Prediction, Variance, ddim_step, ddpm_step, gaussian_noise
+from common.errors import InputError
+from common.networks import Denoiser
+from common.samplers.walk import Callback, Guidance, check_falling, walk
+
+__all__ = ["Method", "ddim_invert", "ddim_sample", "ddpm_sample", "partial_diffusion"]
+
+Method = Literal["ddpm", "ddim"]
+
+
+def ddpm_sample(
+    denoiser: Denoiser,
+    x: Tensor,
+    timesteps: Sequence[int],
+    *,
+    guidance: Guidance | None = None,
+    variance: Variance = "fixed_small",
+    noise: Noise = gaussian_noise,
+    generator: Generators = None,
+    callback: Callback | None = None,
+    **conditioning: Any,
+) -> Tensor:
+    """Ancestral sampling (Ho et al. 2020, alg. 2) over any falling list of levels.
+
+    Args:
+        denoiser: estimates image and noise.
+        x: state (B, C, …) at ``timesteps[0]``.
+        timesteps: falling levels; ends at ``CLEAN`` for an image.
+        guidance: changes each prediction.
+        variance: of the steps.
+        noise: kind of noise in the steps.
+        generator: source of randomness, one for all or one a case.
+        callback: sees every step.
+        **conditioning: for the network.
+
+    Returns:
+        The state at ``timesteps[-1]``.
+
+    Raises:
+        InputError: levels that do not fall, or are not in the schedule.
+    """
+    check_falling(timesteps, "ddpm_sample")
+
+    def advance(x: Tensor, prediction: Prediction, t: int, t_next: int) -> Tensor:
+        draw = lambda: noise(x, generator)  # noqa: E731
+        return ddpm_step(x, prediction, denoiser.schedule, t, t_next, noise=draw, variance=variance)
+
+    return walk(denoiser, x, timesteps, advance, guidance=guidance, callback=callback, **conditioning)
+
+
+def ddim_sample(
+    denoiser: Denoiser,
+    x: Tensor,
+    timesteps: Sequence[int],
+    *,
+    guidance: Guidance | None = None,
+    eta: float = 0.0,
+    noise: Noise = gaussian_noise,
+    generator: Generators = None,
+    callback: Callback | None = None,
+    **conditioning: Any,
+) -> Tensor:
+    """Deterministic sampling (Song et al. 2021) over any falling list of levels; ``eta`` mixes in noise.
+
+    Args, result and errors as ``ddpm_sample``; ``eta`` in [0, 1].
+    """
+    check_falling(timesteps, "ddim_sample")
+
+    def advance(x: Tensor, prediction: Prediction, t: int, t_next: int) -> Tensor:
+        return ddim_step(prediction, denoiser.schedule, t, t_next, eta=eta, noise=lambda: noise(x, generator))
+
+    return walk(denoiser, x, timesteps, advance, guidance=guidance, callback=callback, **conditioning)
+
+
+def ddim_invert(
+    denoiser: Denoiser,
+    x: Tensor,
+    timesteps: Sequence[int],
+    *,
+    guidance: Guidance | None = None,
+    callback: Callback | None = None,
+    **conditioning: Any,
+) -> Tensor:
+    """Encode an image into the noise that ``ddim_sample`` decodes: the same steps, upwards.
+
+    Args:
+        denoiser: without clipping, or the way back is another one.
+        x: state at ``timesteps[0]``; the image itself at ``CLEAN``.
+        timesteps: rising levels, e.g. a reversed list of ``sampling_levels``.
+        guidance: changes each prediction.
+        callback: sees every step.
+        **conditioning: for the network.
+
+    Returns:
+        The state at ``timesteps[-1]``.
+
+    Raises:
+        InputError: levels that do not rise, or are not in the schedule.
+    """
+    if len(timesteps) < 2 or any(t_next <= t for t, t_next in pairwise(timesteps)):
+        raise InputError("timesteps of ddim_invert", "do not rise", "reverse a list of sampling_levels")
+
+    def advance(x: Tensor, prediction: Prediction, t: int, t_next: int) -> Tensor:
+        return ddim_step(prediction, denoiser.schedule, t, t_next)
+
+    return walk(denoiser, x, timesteps, advance, guidance=guidance, callback=callback, **conditioning)
+
+
+def partial_diffusion(
+    denoiser: Denoiser,
+    x: Tensor,
+    timesteps: Sequence[int],
+    *,
+    method: Method = "ddpm",
+    noise: Noise = gaussian_noise,
+    generator: Generators = None,
+    **kwargs: Any,
+) -> Tensor:
+    """Noise an image to ``timesteps[0]`` and sample back: what the model would have drawn near it (Wyatt et al. 2022).
+
+    Args:
+        denoiser: estimates image and noise.
+        x: image (B, C, …) in the model's range.
+        timesteps: falling levels.
+        method: ``ddpm`` or ``ddim``.
+        noise: kind of noise, on the way up and down.
+        generator: source of randomness, one for all or one a case.
+        **kwargs: of the sampler, and conditioning.
+
+    Raises:
+        InputError: unknown method, or levels that do not fall.
+    """
+    samplers: dict[str, Callable[..., Tensor]] = {"ddpm": ddpm_sample, "ddim": ddim_sample}
+    if method not in samplers:
+        raise InputError(f"sampler '{method}'", "is not known", f"choose one of {sorted(samplers)}")
+    check_falling(timesteps, "partial_diffusion")
+    x_t = denoiser.schedule.add_noise(x, noise(x, generator), timesteps[0])
+    return samplers[method](denoiser, x_t, timesteps, noise=noise, generator=generator, **kwargs)
