@@ -53,14 +53,21 @@ class PostProcessd(Transform):
         erosion: see ``clean_map``.
         min_size: see ``clean_mask``.
 
+        settings: of the inferer, to compare with those that the threshold was calibrated under.
+
     Raises:
         InputError: the threshold is neither.
     """
 
     def __init__(
-        self, threshold: float | str | Path | None, median: int = 5, erosion: int = 2, min_size: int = 8
+        self,
+        threshold: float | str | Path | None,
+        median: int = 5,
+        erosion: int = 2,
+        min_size: int = 8,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
-        self.threshold = None if threshold is None else resolve_threshold(threshold)
+        self.threshold = None if threshold is None else resolve_threshold(threshold, settings)
         self.median, self.erosion, self.min_size = median, erosion, min_size
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ from typing import Any
 from common.errors import InputError
 
 __all__ = ["Threshold", "resolve_threshold"]
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -62,15 +66,24 @@ class Threshold:
         return threshold
 
 
-def resolve_threshold(threshold: float | str | Path) -> float:
+def resolve_threshold(threshold: float | str | Path, settings: Mapping[str, Any] | None = None) -> float:
     """The value of a threshold given as a number or as the path of a ``threshold.json``.
+
+    Args:
+        threshold: number or path.
+        settings: now in force; where the threshold was calibrated under others, a warning names them.
 
     Raises:
         InputError: neither a positive number nor such a file.
     """
     if isinstance(threshold, int | float):
         return _check(float(threshold), "--threshold")
-    return Threshold.load(threshold).value
+    loaded = Threshold.load(threshold)
+    now = dict(settings or {})
+    changed = [f"{key}: {then} → {now[key]}" for key, then in loaded.settings.items() if now.get(key, then) != then]
+    if changed:
+        _LOG.warning("%s was calibrated under other settings (%s): calibrate anew", threshold, ", ".join(changed))
+    return loaded.value
 
 
 def _check(value: float, source: str | Path) -> float:

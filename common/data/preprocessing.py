@@ -26,7 +26,7 @@ from monai.transforms import (
     SqueezeDimd,
 )
 
-from common.data.transforms import AntiAliasd, BrainMaskd, PicturesToVolumesd, RobustIntensityd, SelectLeveld
+from common.data.transforms import AntiAliasd, BrainMaskd, HealthyMaskd, PicturesToVolumesd, RobustIntensityd, SelectLeveld
 
 __all__ = ["Preprocessing", "SliceTraining"]
 
@@ -85,6 +85,7 @@ class Preprocessing(Compose):
             PicturesToVolumesd(_IMAGES, slice_mm),
             Orientationd(_IMAGES, axcodes=_AXES, labels=None, **options),
             BrainMaskd(brain_mask),
+            HealthyMaskd(),
             SelectLeveld(_IMAGES, level, space),
         ]
         if pixdim is not None:

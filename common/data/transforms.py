@@ -18,7 +18,7 @@ from scipy import ndimage
 from common.data.brain_mask import MNI_AFFINE, MNI_SHAPE, estimate_brain_mask, mni_brain_mask
 from common.errors import InputError
 
-__all__ = ["AntiAliasd", "BrainMaskd", "PicturesToVolumesd", "RobustIntensityd", "SelectLeveld", "case_name", "like"]
+__all__ = ["AntiAliasd", "BrainMaskd", "HealthyMaskd", "PicturesToVolumesd", "RobustIntensityd", "SelectLeveld", "case_name", "like"]
 
 _NIFTI_MNI152 = 4
 _VERTEX_MM = 80.0  # top of the brain in MNI space
@@ -107,6 +107,17 @@ class BrainMaskd(Transform):
         if not mask.any():
             raise InputError(case_name(data), "no brain found", "give a brain_mask, or use --brain_mask none")
         case["brain_mask"] = like(mask[None], image)
+        return case
+
+
+class HealthyMaskd(Transform):
+    """Give a case with ``label`` 0 and no ``mask`` an empty one: its truth is known without a file."""
+
+    def __call__(self, data: Data) -> dict[Hashable, Any]:
+        """Return the case with its mask, where that is clear."""
+        case = dict(data)
+        if "mask" not in case and case.get("label") == 0:
+            case["mask"] = like(torch.zeros_like(case["image"].as_tensor()[:1]), case["image"])
         return case
 
 

@@ -1,4 +1,4 @@
-"""Guidance: objects ``(x_t, t, prediction) -> prediction`` that steer a sampler. Scale 0 changes nothing, bit for bit."""
+"""Guidance: objects ``(x_t, t, prediction) -> prediction`` that steer a sampler. Scale 0 changes not a bit."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class GradientGuidance:
 
 
 class ClassifierFreeGuidance:
-    """Move from the unconditional prediction through the conditional one: ε' = ε_u + w (ε_c - ε_u) (Ho & Salimans 2022).
+    """Move from the unconditional prediction past the conditional one: ε' = ε_u + w (ε_c - ε_u) (Ho & Salimans 2022).
 
     The sampler's own call is the unconditional one; x̂_0 is kept in range as the denoiser does.
 

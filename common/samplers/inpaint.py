@@ -57,7 +57,12 @@ def inpaint(
         known: image (B, C, …) in the model's range.
         mask: (B, 1, …), true where the image is to be drawn.
         resample_steps: times that each step is gone, so that inside and outside come to fit.
-        guidance, variance, noise, generator, callback, conditioning: as for ``ddpm_sample``.
+        guidance: changes each prediction.
+        variance: of the steps.
+        noise: kind of noise.
+        generator: source of randomness, one for all or one a case.
+        callback: sees every network evaluation.
+        **conditioning: for the network.
 
     Returns:
         The image; outside the mask it equals ``known`` bit for bit.

@@ -69,7 +69,11 @@ def thor_sample(
         renoise_to: the level that x̄_0 is noised to: the one that the next step starts from, or (as published) the
             one of x̂_0, a level too high.
         clip: keeps x̄_0 in the model's range.
-        guidance, variance, noise, generator, callback: as for ``ddpm_sample``.
+        guidance: changes each prediction.
+        variance: of the steps.
+        noise: kind of noise.
+        generator: source of randomness, one for all or one a case.
+        callback: sees every step.
 
     Raises:
         InputError: levels that do not fall.
