@@ -26,7 +26,14 @@ from monai.transforms import (
     SqueezeDimd,
 )
 
-from common.data.transforms import AntiAliasd, BrainMaskd, HealthyMaskd, PicturesToVolumesd, RobustIntensityd, SelectLeveld
+from common.data.transforms import (
+    AntiAliasd,
+    BrainMaskd,
+    HealthyMaskd,
+    PicturesToVolumesd,
+    RobustIntensityd,
+    SelectLeveld,
+)
 
 __all__ = ["Preprocessing", "SliceTraining"]
 

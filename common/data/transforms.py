@@ -18,7 +18,16 @@ from scipy import ndimage
 from common.data.brain_mask import MNI_AFFINE, MNI_SHAPE, estimate_brain_mask, mni_brain_mask
 from common.errors import InputError
 
-__all__ = ["AntiAliasd", "BrainMaskd", "HealthyMaskd", "PicturesToVolumesd", "RobustIntensityd", "SelectLeveld", "case_name", "like"]
+__all__ = [
+    "AntiAliasd",
+    "BrainMaskd",
+    "HealthyMaskd",
+    "PicturesToVolumesd",
+    "RobustIntensityd",
+    "SelectLeveld",
+    "case_name",
+    "like",
+]
 
 _NIFTI_MNI152 = 4
 _VERTEX_MM = 80.0  # top of the brain in MNI space
