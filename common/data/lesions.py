@@ -25,12 +25,13 @@ from common.evaluation.report import write_atomic, write_json
 
 __all__ = ["CONTRASTS", "blob", "plant", "plant_dataset", "tissue"]
 
-CONTRASTS = (-0.45, -0.3, -0.2, 0.2, 0.3)
+CONTRASTS = (-0.6, -0.45, -0.3, 0.3, 0.45)
 _LEVELS_MM = 25  # shapes come from slices at most so far from the picture's own level
 _SMALLEST = 25  # pixels of a lesion
 _TUMOUR_RADII = (6.0, 18.0)
 _TEXTURE_PX = 2.5  # grain of a lesion's texture
-_CSF = 0.4  # below this share of the in-brain range a smoothed T1 image shows ventricle
+_CSF = 0.4  # below this share of the in-brain range a smoothed T1 image shows ventricle or a wide sulcus
+_WHITE = 0.75  # above this share it shows white matter, which cannot get much brighter
 
 
 def blob(shape: Sequence[int], centre: Sequence[float], radius: float, generator: np.random.Generator) -> np.ndarray:
@@ -111,18 +112,21 @@ def plant(
     strength = ndimage.gaussian_filter(lesion.astype(np.float64), edge) * brain_mask
     change = abs(contrast) * (high - low) * strength * (1 + texture * grain)
     room = np.maximum(high - values if contrast > 0 else values - low, 0)
-    # Half of the room is used without loss; tanh bends the rest, so that the range is approached and never left.
+    # A small change is kept as it is; tanh bends a large one, so that the end of the range is never reached.
     change = np.where(room > 0, room * np.tanh(change / np.maximum(room, 1e-12)), 0)
     planted = values + np.sign(contrast) * change
     return (np.rint(planted) if np.issubdtype(image.dtype, np.integer) else planted).astype(image.dtype)
 
 
-def tissue(image: np.ndarray, brain_mask: np.ndarray) -> np.ndarray:
+def tissue(image: np.ndarray, brain_mask: np.ndarray, contrast: float = -1.0) -> np.ndarray:
     """Where a lesion of a T1 image may lie: the brain without its outermost 4 pixels and without the ventricles.
+
+    A bright lesion may lie in grey matter only: in white matter, the brightest tissue, it would not show.
 
     Args:
         image: T1, any scale, any number of axes.
         brain_mask: boolean, of the same shape.
+        contrast: of the lesion, see ``plant``; only its sign counts.
 
     Returns:
         Boolean mask.
@@ -132,8 +136,9 @@ def tissue(image: np.ndarray, brain_mask: np.ndarray) -> np.ndarray:
     """
     values = image.astype(np.float64)
     low, high = _brain_range(values, brain_mask)
-    inner = ndimage.binary_erosion(brain_mask, iterations=4)
-    return inner & (ndimage.gaussian_filter(values, 1.0) > low + _CSF * (high - low))
+    level = (ndimage.gaussian_filter(values, 1.5) - low) / (high - low)
+    allowed = ndimage.binary_erosion(brain_mask, iterations=4) & (level > _CSF)
+    return allowed if contrast < 0 else allowed & (level < _WHITE)
 
 
 def plant_dataset(
@@ -148,9 +153,10 @@ def plant_dataset(
 ) -> Path:
     """Write a data set with known lesions: each picture as it is, and once with a lesion drawn in.
 
-    The kind of the lesion is drawn for each case: a ``tumour`` (one blob of 6 to 18 mm) or, where shapes are given,
-    a ``shape``: the lesions in an axial slice of a random patient, at most 25 mm from the level of the pictures.
-    What a case gets depends on the seed and its id only.
+    A case gets a ``tumour`` (one blob with a radius of 6 to 18 mm) or, every other case where shapes are given, a
+    ``shape``: the lesions in an axial slice of a random patient, at most 25 mm from the level of the pictures. Shapes
+    are always darker than their surroundings, as white-matter lesions are in T1. All else depends on the seed and the
+    id of the case only.
 
     Args:
         dataset_dir: pictures of healthy T1 slices, axial, 8 bit, in any form that ``load_cases`` knows. Without brain
@@ -181,17 +187,19 @@ def plant_dataset(
         ]
     )
     output, entries = Path(output_dir), []
-    for case in load_cases(dataset_dir, split):
+    for index, case in enumerate(load_cases(dataset_dir, split)):
         loaded = prepare({key: case[key] for key in ("image", "brain_mask") if key in case})
         picture = _picture(case, loaded["image"])
         brain = np.asarray(loaded["brain_mask"])[0, ..., 0] > 0
         generator = np.random.default_rng(case_seed(seed, case["case"]))
         contrast = float(generator.choice(np.asarray(contrasts, dtype=float)))
-        inside = tissue(picture, brain)
-        if shapes and generator.random() < 0.5:
-            lesion_kind, lesion = "shape", _shape(shapes, np.asarray(loaded["image"].affine), inside, generator)
+        lesion_kind = "shape" if shapes and index % 2 else "tumour"
+        if lesion_kind == "shape":
+            contrast = -abs(contrast)
+            affine = np.asarray(loaded["image"].affine)
+            lesion = _shape(shapes, affine, tissue(picture, brain, contrast), generator)
         else:
-            lesion_kind, lesion = "tumour", _tumour(case, inside, generator)
+            lesion = _tumour(case, tissue(picture, brain, contrast), generator)
         planted = plant(picture, lesion, contrast=contrast, brain_mask=brain, generator=generator)
         common = {"subject": case.get("subject", case["case"]), "brain_mask": f"brain_masks/{case['case']}.png"}
         _write(output / common["brain_mask"], 255 * brain)
