@@ -1,4 +1,4 @@
-"""The command line: ``anomaly-zoo check | list | demo``."""
+"""The command line: ``anomaly-zoo check | list | plant | demo``."""
 
 from __future__ import annotations
 
@@ -58,13 +58,40 @@ class Zoo:
         for row in rows:
             print("  ".join([*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[3]]))
 
-    def demo(self, output_dir: str = "demo_output") -> None:
+    def plant(
+        self,
+        dataset: str,
+        output_dir: str,
+        split: str | None = "validation",
+        shapes_dir: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Draw a lesion into each picture of a healthy T1 data set, for a measurement with a known truth.
+
+        Args:
+            dataset: axial pictures on the grid of the ICBM 152 template, 23 mm above its origin.
+            output_dir: where the new data set goes.
+            split: the split of the data set to use; None for all.
+            shapes_dir: NIfTI lesion masks in MNI space, whose shapes are used besides random blobs.
+            seed: another one gives other lesions.
+        """
+        from common.data.lesions import plant_dataset
+
+        split = None if split is None else str(split)
+        shapes_dir = None if shapes_dir is None else str(shapes_dir)
+        print(plant_dataset(str(dataset), str(output_dir), split=split, shapes_dir=shapes_dir, seed=int(seed)))
+
+    def demo(
+        self, output_dir: str = "demo_output", bundle: str = "thor", num_inference_steps: int | None = None
+    ) -> None:
         """Draw a lesion into a healthy brain, find it again, and write the result.
 
         Args:
             output_dir: where the files go.
+            bundle: the bundle that looks for it.
+            num_inference_steps: how many steps its sampler takes; by default as many as the bundle says.
         """
-        importlib.import_module("common.demo").run(str(output_dir))
+        importlib.import_module("common.demo").run(str(output_dir), str(bundle), num_inference_steps)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
