@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -96,7 +98,7 @@ def test_levels_fall_from_the_start_to_the_image(spacing, start, count):
     levels = sampling_levels(start, count, spacing)
     assert len(levels) == count + 1
     assert levels[-1] == CLEAN
-    assert all(a > b for a, b in zip(levels, levels[1:], strict=False))
+    assert all(a > b for a, b in pairwise(levels))
     assert levels[0] <= start
     if count == start + 1:
         assert levels == list(range(start, CLEAN - 1, -1))
