@@ -111,10 +111,10 @@ def test_list_looks_below_the_working_folder(
 
 
 def test_demo_runs_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[str] = []
+    calls: list[tuple[object, ...]] = []
     module = type(sys)("common.demo")
-    module.run = calls.append  # type: ignore[attr-defined]
+    module.run = lambda *given: calls.append(given)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "common.demo", module)
     assert code("demo") == 0
-    assert code("demo", "--output_dir", "elsewhere") == 0
-    assert calls == ["demo_output", "elsewhere"]
+    assert code("demo", "--output_dir", "elsewhere", "--bundle", "ddpm", "--num_inference_steps", 351) == 0
+    assert calls == [("demo_output", "thor", None), ("elsewhere", "ddpm", 351)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import json
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +12,7 @@ import nibabel
 import numpy as np
 import torch
 from monai.transforms import Compose, EnsureTyped, LoadImaged
+from nibabel.filebasedimages import ImageFileError
 from PIL import Image
 from scipy import ndimage
 
@@ -21,7 +22,6 @@ from common.data.kinds import kind
 from common.data.transforms import BrainMaskd, PicturesToVolumesd
 from common.diffusion import case_seed
 from common.errors import InputError
-from common.evaluation.report import write_atomic, write_json
 
 __all__ = ["CONTRASTS", "blob", "plant", "plant_dataset", "tissue"]
 
@@ -58,7 +58,7 @@ def blob(shape: Sequence[int], centre: Sequence[float], radius: float, generator
     axes = [start + np.arange(2 * reach + 1) for start in origin]
     squares = [((axis - c) / radius) ** 2 for axis, c in zip(axes, centre, strict=True)]
     distance = np.sqrt(sum(np.meshgrid(*squares, indexing="ij")))
-    inside = distance < 1 + np.clip(0.25 * _smooth_noise(distance.shape, radius / 3, generator), -0.5, 0.5)
+    inside = distance < 1 + np.clip(0.25 * _smooth_noise(distance.shape, radius / 2, generator), -0.5, 0.5)
     labels, _ = ndimage.label(inside)
     piece = ndimage.binary_fill_holes(labels == labels[(reach,) * len(shape)])
     result = np.zeros(tuple(shape), dtype=bool)
@@ -201,17 +201,22 @@ def plant_dataset(
         else:
             lesion = _tumour(case, tissue(picture, brain, contrast), generator)
         planted = plant(picture, lesion, contrast=contrast, brain_mask=brain, generator=generator)
-        common = {"subject": case.get("subject", case["case"]), "brain_mask": f"brain_masks/{case['case']}.png"}
-        _write(output / common["brain_mask"], 255 * brain)
-        for name, pixels, mask in (("healthy", picture, np.zeros_like(brain)), ("lesion", planted, lesion)):
-            label, name = int(mask.any()), f"{case['case']}_{name}"
-            entry = {"image": f"images/{name}.png", "mask": f"masks/{name}.png", "label": label, "case": name, **common}
-            _write(output / entry["image"], pixels)
-            _write(output / entry["mask"], 255 * mask)
-            drawn = {"lesion": lesion_kind, "contrast": contrast} if label else {"lesion": "none", "contrast": 0.0}
-            entries.append({**entry, **drawn, "pixels": int(mask.sum())})
-    write_json(output / "datalist.json", {split or "validation": entries})
-    return output / "datalist.json"
+        brain_file = f"brain_masks/{case['case']}.png"
+        _write(output / brain_file, 255 * brain)
+        healthy = {"lesion": "none", "contrast": 0.0}
+        drawn = {"lesion": lesion_kind, "contrast": contrast}
+        versions = [("healthy", picture, np.zeros_like(lesion), healthy), ("lesion", planted, lesion, drawn)]
+        for label, (version, values, mask, details) in enumerate(versions):
+            name = f"{case['case']}_{version}"
+            _write(output / "images" / f"{name}.png", values)
+            _write(output / "masks" / f"{name}.png", 255 * mask)
+            files = {"image": f"images/{name}.png", "mask": f"masks/{name}.png", "brain_mask": brain_file}
+            known = {"label": label, "subject": case.get("subject", case["case"]), "case": name}
+            entries.append({**files, **known, **details, "pixels": int(mask.sum())})
+    # Last, so that there is no list of files that are not there.
+    listed = output / "datalist.json"
+    listed.write_text(json.dumps({split or "validation": entries}, indent=1) + "\n", encoding="utf-8")
+    return listed
 
 
 def _smooth_noise(shape: Sequence[int], sigma: float, generator: np.random.Generator) -> np.ndarray:
@@ -240,9 +245,8 @@ def _picture(case: Case, image: Any) -> np.ndarray:
 
 
 def _write(path: Path, pixels: np.ndarray) -> None:
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels.T.astype(np.uint8))).save(buffer, format="PNG")
-    write_atomic(path, buffer.getvalue())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.ascontiguousarray(pixels.T.astype(np.uint8))).save(path)
 
 
 def _tumour(case: Case, inside: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -284,7 +288,7 @@ def _slices(file: Path, affine: tuple[float, ...], shape: tuple[int, int]) -> np
         to_mask = np.linalg.inv(mask.affine) @ np.reshape(affine, (4, 4)) @ _from_level(-_LEVELS_MM)
         if values.ndim != 3:
             raise ValueError(f"{values.ndim} axes instead of 3")
-    except (OSError, EOFError, ValueError, nibabel.filebasedimages.ImageFileError) as error:
+    except (OSError, EOFError, ValueError, ImageFileError) as error:
         raise InputError(file, f"cannot be read as a lesion mask ({error})", "replace or remove it") from error
     grid = (*shape, 2 * _LEVELS_MM + 1)
     resampled: np.ndarray = ndimage.affine_transform(values, to_mask, output_shape=grid, order=1)
