@@ -64,5 +64,6 @@ class Denoiser:
         with autocast(x_t.device, self.amp):
             output = self.network(x_t, timesteps=timesteps, **conditioning)
         self.evaluations += x_t.shape[0]
-        prediction = predict(output.float(), x_t, self.schedule, level, self.prediction_type, self.clip)
+        clip = None if clean else self.clip
+        prediction = predict(output.float(), x_t, self.schedule, level, self.prediction_type, clip)
         return Prediction(x_t, prediction.eps) if clean else prediction

@@ -1,6 +1,14 @@
 """Samplers: pure loops over explicit levels, all with the same shape of signature."""
 
-from common.samplers.basic import Method, ddim_invert, ddim_sample, ddpm_sample, partial_diffusion
+from common.samplers.basic import (
+    SAMPLERS,
+    Method,
+    check_sampler,
+    ddim_invert,
+    ddim_sample,
+    ddpm_sample,
+    partial_diffusion,
+)
 from common.samplers.guidance import ClassifierFreeGuidance, GradientGuidance, class_log_probability, compose
 from common.samplers.inpaint import inpaint, resampling_levels
 from common.samplers.thor import HARMONISE_LEVELS, MAP_LEVELS, ThorSample, thor_sample
@@ -9,6 +17,7 @@ from common.samplers.walk import Callback, Guidance, Step
 __all__ = [
     "HARMONISE_LEVELS",
     "MAP_LEVELS",
+    "SAMPLERS",
     "Callback",
     "ClassifierFreeGuidance",
     "GradientGuidance",
@@ -16,6 +25,7 @@ __all__ = [
     "Method",
     "Step",
     "ThorSample",
+    "check_sampler",
     "class_log_probability",
     "compose",
     "ddim_invert",

@@ -13,7 +13,7 @@ from common.errors import InputError
 from common.networks import Denoiser
 from common.samplers.walk import Callback, Guidance, check_falling, walk
 
-__all__ = ["Method", "ddim_invert", "ddim_sample", "ddpm_sample", "partial_diffusion"]
+__all__ = ["SAMPLERS", "Method", "check_sampler", "ddim_invert", "ddim_sample", "ddpm_sample", "partial_diffusion"]
 
 Method = Literal["ddpm", "ddim"]
 
@@ -116,6 +116,19 @@ def ddim_invert(
     return walk(denoiser, x, timesteps, advance, guidance=guidance, callback=callback, **conditioning)
 
 
+SAMPLERS: dict[str, Callable[..., Tensor]] = {"ddpm": ddpm_sample, "ddim": ddim_sample}
+
+
+def check_sampler(method: str) -> None:
+    """Stop unless ``method`` is a key of ``SAMPLERS``.
+
+    Raises:
+        InputError: it is not.
+    """
+    if method not in SAMPLERS:
+        raise InputError(f"sampler '{method}'", "is not known", f"choose one of {sorted(SAMPLERS)}")
+
+
 def partial_diffusion(
     denoiser: Denoiser,
     x: Tensor,
@@ -140,9 +153,7 @@ def partial_diffusion(
     Raises:
         InputError: unknown method, or levels that do not fall.
     """
-    samplers: dict[str, Callable[..., Tensor]] = {"ddpm": ddpm_sample, "ddim": ddim_sample}
-    if method not in samplers:
-        raise InputError(f"sampler '{method}'", "is not known", f"choose one of {sorted(samplers)}")
+    check_sampler(method)
     check_falling(timesteps, "partial_diffusion")
     x_t = denoiser.schedule.add_noise(x, noise(x, generator), timesteps[0])
-    return samplers[method](denoiser, x_t, timesteps, noise=noise, generator=generator, **kwargs)
+    return SAMPLERS[method](denoiser, x_t, timesteps, noise=noise, generator=generator, **kwargs)

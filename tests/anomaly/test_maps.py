@@ -1,0 +1,112 @@
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+from scipy.stats import hmean
+
+from common.anomaly import FeatureDistance, LpipsDistance, get_map, harmonic_mean, residual
+from common.anomaly.filters import dilate, gaussian_smooth, grey_closing, quantile
+from common.errors import InputError
+
+SHAPES = [(2, 1, 24, 20), (2, 1, 12, 10, 8)]
+
+
+def rand(shape, seed=0):
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=["2d", "3d"])
+@pytest.mark.parametrize("name", ["residual", "squared", "ssim", "residual*ssim"])
+def test_maps_are_finite_not_negative_and_zero_for_equal_images(name, shape):
+    a, b = rand(shape), rand(shape, 1)
+    result = get_map(name)(a, b)
+    assert result.shape == a.shape
+    assert torch.isfinite(result).all()
+    assert (result >= 0).all()
+    assert result.max() > 0
+    assert get_map(name)(a, a).abs().max() < 1e-6
+
+
+def test_maps_are_not_scaled_by_the_image():
+    a, b = rand(SHAPES[0]), rand(SHAPES[0], 1)
+    half = a + (b - a) / 2
+    torch.testing.assert_close(residual(a, half), residual(a, b) / 2)
+
+
+def test_product_is_the_product():
+    a, b = rand(SHAPES[0]), rand(SHAPES[0], 1)
+    assert torch.equal(get_map("residual*squared")(a, b), get_map("residual")(a, b) * get_map("squared")(a, b))
+
+
+def test_polarity_splits_the_residual():
+    a, b = rand(SHAPES[0]), rand(SHAPES[0], 1)
+    bright, dark = residual(a, b, "bright"), residual(a, b, "dark")
+    torch.testing.assert_close(bright + dark, residual(a, b))
+    assert (bright[a <= b] == 0).all()
+    assert (dark[a >= b] == 0).all()
+    with pytest.raises(InputError, match="polarity"):
+        residual(a, b, "up")  # type: ignore[arg-type]
+
+
+def test_channels_are_averaged():
+    a, b = rand((1, 3, 8, 8)), rand((1, 3, 8, 8), 1)
+    torch.testing.assert_close(residual(a, b)[:, 0], (a - b).abs().mean(dim=1))
+
+
+def test_unknown_map_is_refused_with_the_known_ones():
+    with pytest.raises(InputError, match=r"residuum.*residual"):
+        get_map("residuum")
+
+
+def test_harmonic_mean_is_scipys():
+    maps = [rand(SHAPES[0], seed) for seed in range(4)]
+    expected = hmean(np.stack([each.numpy() for each in maps]), axis=0)
+    np.testing.assert_allclose(harmonic_mean(maps).numpy(), expected, rtol=1e-5)
+    maps[1][0, 0, 3, 4] = 0
+    assert harmonic_mean(maps)[0, 0, 3, 4] == 0
+    assert torch.isfinite(harmonic_mean(maps)).all()
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=["2d", "3d"])
+def test_filters_are_scipys(shape):
+    x = rand(shape)
+    for case in range(shape[0]):
+        image = x[case, 0].numpy()
+        size = 5
+        np.testing.assert_allclose(
+            gaussian_smooth(x, 2.0)[case, 0].numpy(), ndimage.gaussian_filter(image, 2.0), atol=2e-6
+        )
+        np.testing.assert_array_equal(
+            dilate(x, size)[case, 0].numpy(), ndimage.grey_dilation(image, size=size, mode="nearest")
+        )
+        np.testing.assert_array_equal(
+            grey_closing(x, size)[case, 0].numpy(), ndimage.grey_closing(image, size=size, mode="nearest")
+        )
+        assert quantile(x, 0.95)[case].item() == pytest.approx(np.percentile(image, 95), abs=1e-6)
+
+
+def test_cases_do_not_see_each_other():
+    x = rand(SHAPES[0])
+    for function in (lambda y: gaussian_smooth(y, 2.0), lambda y: grey_closing(y, 5), lambda y: quantile(y, 0.5)):
+        torch.testing.assert_close(function(x)[1:], function(x[1:]))
+
+
+def test_feature_distance_grows_with_the_change():
+    kernel = torch.randn(8, 1, 3, 3, generator=torch.Generator().manual_seed(0))
+
+    def features(x, timesteps):
+        assert timesteps.shape == (x.shape[0],)
+        return [torch.nn.functional.conv2d(x, kernel), torch.nn.functional.conv2d(x, kernel, stride=2)]
+
+    a, b = rand(SHAPES[0]), rand(SHAPES[0], 1)
+    distance = FeatureDistance(features)
+    small, large = distance(a, a + 0.1 * (b - a)), distance(a, b)
+    assert small.shape == a.shape
+    assert distance(a, a).abs().max() == 0
+    assert 0 < small.mean() < large.mean()
+    assert large.max() <= 4
+
+
+def test_lpips_says_what_is_missing():
+    with pytest.raises(InputError, match="feature"):
+        LpipsDistance()

@@ -1,0 +1,162 @@
+from typing import Any
+
+import pytest
+import torch
+from monai.data import MetaTensor
+
+from common.diffusion import NoiseSchedule, case_seed
+from common.errors import InputError
+from common.inferers import AnomalyInferer, AutoDDPMInferer, PartialDiffusionInferer, ThorInferer
+from common.networks import DenoisingUNet
+
+SCHEDULE = NoiseSchedule()
+FEW: dict[str, tuple[type[AnomalyInferer], dict[str, Any]]] = {
+    "ddpm": (PartialDiffusionInferer, {"noise_level": 100, "num_inference_steps": 4}),
+    "ddim": (PartialDiffusionInferer, {"noise_level": 100, "num_inference_steps": 4, "sampler": "ddim"}),
+    "thor": (ThorInferer, {"num_inference_steps": 5}),
+    "autoddpm": (AutoDDPMInferer, {"num_inference_steps": 4, "inpaint_steps": 3, "resample_steps": 2}),
+}
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    return DenoisingUNet(
+        2, 1, 1, patch_size=2, channels=(8, 16), attention_levels=(False, True), num_res_blocks=1,
+        num_head_channels=8, norm_num_groups=8,
+    ).eval()  # fmt: skip
+
+
+def make(name, **kwargs):
+    kind, options = FEW[name]
+    return kind(schedule=SCHEDULE, progress=False, **{**options, **kwargs})
+
+
+def images(count=3, size=(17, 22)):
+    image = torch.rand(count, 1, *size, generator=torch.Generator().manual_seed(0))
+    image[..., :3, :] = 0
+    return image
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_maps_are_finite_not_negative_and_zero_outside(network, name):
+    image = images()
+    out = make(name)(image, network)
+    assert out["anomaly_map"].shape == (3, 1, 17, 22)
+    assert out["pseudo_healthy"].shape == image.shape
+    assert torch.isfinite(out["anomaly_map"]).all()
+    assert (out["anomaly_map"] >= 0).all()
+    assert (out["anomaly_map"][..., :3, :] == 0).all()
+    assert out["anomaly_map"].max() > 0
+    assert 0 <= out["pseudo_healthy"].min() <= out["pseudo_healthy"].max() <= 1
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_result_depends_neither_on_batch_nor_on_neighbours(network, name):
+    image, seeds = images(), [5, 6, 7]
+    together = make(name, batch_size=8)(image, network, seeds=seeds)["anomaly_map"]
+    alone = make(name, batch_size=1)(image[[2]], network, seeds=[7])["anomaly_map"]
+    torch.testing.assert_close(together[[2]], alone, rtol=1e-3, atol=1e-5)
+    again = make(name, batch_size=8)(image, network, seeds=seeds)["anomaly_map"]
+    assert torch.equal(together, again)
+    other = make(name)(image, network, seeds=[8, 9, 10])["anomaly_map"]
+    assert not torch.allclose(together, other)
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_volume_equals_its_slices(network, name):
+    volume = images(4).movedim(0, -1)[None]  # (1, 1, x, y, 4)
+    volume[..., 1] = 0
+    inferer = make(name)
+    out = inferer(volume, network, seeds=[3])
+    assert out["anomaly_map"].shape == volume.shape
+    assert (out["anomaly_map"][..., 1] == 0).all()
+    assert inferer.slices == 3
+    assert inferer.evaluations == 3 * inferer.evaluations_per_slice
+    one = make(name)(volume[..., 2], network, seeds=[3])  # its slice has the seed of (case, 0), not (case, 2)
+    assert not torch.allclose(one["anomaly_map"], out["anomaly_map"][..., 2])
+    restored = make(name)(volume[..., [2]], network, seeds=[3])["anomaly_map"]
+    assert restored.shape == (1, 1, 17, 22, 1)
+
+
+def test_geometry_and_single_output(network):
+    affine = torch.diag(torch.tensor([2.0, -2.0, 3.0, 1.0], dtype=torch.float64))
+    image = MetaTensor(images(1)[..., None], affine=affine)
+    out = make("ddpm")(image, network)
+    assert all(isinstance(value, MetaTensor) and torch.equal(value.affine, image.affine) for value in out.values())
+    single = make("ddpm", output="anomaly_map")(image, network)
+    assert torch.equal(single.as_tensor(), out["anomaly_map"].as_tensor())
+
+
+def test_brain_mask_limits_the_map(network):
+    mask = torch.zeros(3, 1, 17, 22)
+    mask[..., 8:12, 8:12] = 1
+    out = make("ddpm")(images(), network, brain_mask=mask)["anomaly_map"]
+    assert (out[mask == 0] == 0).all()
+    assert (out[mask == 1] > 0).any()
+
+
+def test_level_zero_returns_nearly_the_input(network):
+    image = images()
+    out = make("ddpm", noise_level=0, num_inference_steps=1)(image, network)
+    assert (out["pseudo_healthy"] - image).abs().max() < 0.05  # the noise of one level
+
+
+def test_autoddpm_keeps_everything_outside_its_mask(network):
+    image = images()
+    out = make("autoddpm", mask_threshold=1e9)(image, network)
+    torch.testing.assert_close(out["pseudo_healthy"], image)
+    assert out["anomaly_map"].max() < 1e-6
+    changed = make("autoddpm", mask_percentile=50)(image, network)["pseudo_healthy"]
+    assert not torch.allclose(changed, image, atol=1e-3)
+
+
+def test_thor_harmonisation_pulls_back_to_the_input(network):
+    image = images()
+    free = make("thor", harmonise_levels=[])(image, network)["pseudo_healthy"]
+    held = make("thor")(image, network)["pseudo_healthy"]
+    assert (held - image).abs().mean() < (free - image).abs().mean()
+
+
+def test_seeds_are_stable_across_machines():
+    assert case_seed(0, "icbm152") == case_seed(0, "icbm152")
+    assert case_seed(0, "a") != case_seed(1, "a") != case_seed(0, "b")
+    assert case_seed(0, "icbm152") == 7476888576865981447
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda x: x * 100, "values from"),
+        (lambda x: x * float("nan"), "not finite"),
+        (lambda x: x[:0], "shape"),
+        (lambda x: x[0], "shape"),
+    ],
+)
+def test_bad_input_is_refused(network, change, match):
+    with pytest.raises(InputError, match=match):
+        make("ddpm")(change(images()), network)
+
+
+def test_masks_and_seeds_that_do_not_fit_are_refused(network):
+    with pytest.raises(InputError, match="brain mask"):
+        make("ddpm")(images(), network, brain_mask=torch.ones(3, 1, 4, 4))
+    with pytest.raises(InputError, match="seeds"):
+        make("ddpm")(images(), network, seeds=[1])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"noise_level": 10, "num_inference_steps": 12},
+        {"noise_level": 1000, "num_inference_steps": 5},
+        {"spacing": "even"},
+        {"anomaly_map": "residuum"},
+        {"noise": "pink"},
+        {"sampler": "euler"},
+        {"output": "mask"},
+    ],
+)
+def test_bad_options_are_refused_when_made(options):
+    with pytest.raises(InputError):
+        make("ddpm", **options)

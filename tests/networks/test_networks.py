@@ -1,0 +1,170 @@
+import pytest
+import torch
+from monai.networks.nets import DiffusionModelUNet
+
+from common.diffusion import CLEAN, DynamicThreshold, NoiseSchedule, predict, training_target
+from common.errors import InputError
+from common.networks import Denoiser, DenoisingUNet, autocast, load_weights, save_weights, select_device
+from common.networks.weights import HASH_FILE
+from tests.exact import toy_network
+
+SCHEDULE = NoiseSchedule()
+SMALL = {
+    "channels": (8, 16),
+    "attention_levels": (False, True),
+    "num_res_blocks": 1,
+    "num_head_channels": 8,
+    "norm_num_groups": 8,
+}
+
+
+def unet(dims=2, patch_size=1, **kwargs):
+    torch.manual_seed(0)
+    return DenoisingUNet(dims, 1, 1, patch_size=patch_size, **{**SMALL, **kwargs}).eval()
+
+
+def shake(network):
+    """Weights without the zeros of the last layer, so that outputs differ."""
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return network
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "sample", "v_prediction"])
+@pytest.mark.parametrize("shape", [(3, 1, 8, 8), (3, 2, 4, 4, 4)], ids=["2d", "3d"])
+def test_every_prediction_type_recovers_image_and_noise(prediction_type, shape):
+    x0, noise = torch.rand(shape) * 2 - 1, torch.randn(shape)
+    for t in (0, 350, torch.tensor([10, 400, 800])):
+        x_t = SCHEDULE.add_noise(x0, noise, t)
+        output = training_target(x0, noise, SCHEDULE, t, prediction_type)
+        prediction = predict(output, x_t, SCHEDULE, t, prediction_type)
+        torch.testing.assert_close(prediction.x0, x0, rtol=1e-3, atol=2e-3)
+        torch.testing.assert_close(prediction.eps, noise, rtol=1e-3, atol=2e-2)
+
+
+@pytest.mark.parametrize("clip", ["static", "dynamic"])
+def test_clipped_prediction_still_explains_the_state(clip):
+    x_t = 3 * torch.randn(2, 1, 8, 8)
+    denoiser = (
+        Denoiser(toy_network, SCHEDULE)
+        if clip == "static"
+        else Denoiser(toy_network, SCHEDULE, clip=DynamicThreshold())
+    )
+    prediction = denoiser(x_t, 300)
+    signal, sigma = SCHEDULE.signal_and_noise(300)
+    assert prediction.x0.abs().max() <= 1
+    torch.testing.assert_close(signal * prediction.x0 + sigma * prediction.eps, x_t)
+
+
+def test_dynamic_threshold_scales_by_the_quantile():
+    x0 = torch.linspace(-4, 4, 101).reshape(1, 1, 101, 1)
+    result = DynamicThreshold(0.99)(x0)
+    bound = torch.quantile(x0.abs(), 0.99)
+    torch.testing.assert_close(result, x0.clamp(-bound, bound) / bound)
+    inside = torch.rand(1, 1, 8, 8) - 0.5
+    assert torch.equal(DynamicThreshold(0.99)(inside), inside)
+
+
+def test_unknown_prediction_type_is_refused():
+    with pytest.raises(InputError, match="prediction type"):
+        Denoiser(toy_network, SCHEDULE, "noise")(torch.zeros(1, 1, 4, 4), 3)  # type: ignore[arg-type]
+
+
+def test_clean_level_keeps_the_image():
+    x = torch.rand(1, 1, 8, 8)
+    prediction = Denoiser(toy_network, SCHEDULE)(x, CLEAN)
+    assert torch.equal(prediction.x0, x)
+    assert torch.equal(prediction.eps, Denoiser(toy_network, SCHEDULE, clip=None)(x, 0).eps)
+
+
+def test_evaluations_are_counted_per_case():
+    denoiser = Denoiser(toy_network, SCHEDULE)
+    denoiser(torch.zeros(3, 1, 4, 4), 10)
+    denoiser(torch.zeros(2, 1, 4, 4), 10)
+    assert denoiser.evaluations == 5
+
+
+@pytest.mark.parametrize("t", [-3, 1000])
+def test_levels_outside_are_refused(t):
+    with pytest.raises(InputError, match=f"level {t}"):
+        Denoiser(toy_network, SCHEDULE)(torch.zeros(1, 1, 4, 4), t)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("patch_size", [1, 2])
+def test_unet_keeps_shape(dims, patch_size):
+    network = shake(unet(dims, patch_size))
+    x = torch.randn(2, 1, *(8,) * dims)
+    output = network(x, torch.tensor([3, 700]))
+    assert output.shape == x.shape
+    assert not torch.equal(output, network(x, torch.tensor([600, 10])))
+    assert torch.equal(network(x), network(x, torch.zeros(2, dtype=torch.long)))
+    assert [f.shape[1] for f in network.features(x, torch.tensor([0, 0]))] == [8, 16]
+
+
+def test_unet_without_patches_is_monais():
+    ours = shake(unet(use_flash_attention=True))
+    monais = DiffusionModelUNet(2, 1, 1, use_flash_attention=False, **SMALL).eval()
+    monais.load_state_dict(ours.state_dict())
+    x, t = torch.randn(2, 1, 16, 16), torch.tensor([3, 700])
+    torch.testing.assert_close(ours(x, t), monais(x, timesteps=t), rtol=1e-5, atol=1e-5)
+
+
+def test_sizes_and_channels_are_checked():
+    with pytest.raises(InputError, match="not divisible by 4"):
+        unet(patch_size=2)(torch.zeros(1, 1, 10, 8))
+    with pytest.raises(InputError, match="batch, 1, height, width"):
+        unet()(torch.zeros(1, 2, 8, 8))
+
+
+def test_a_trace_without_timesteps_is_refused():
+    with pytest.raises(RuntimeError, match="frozen"):
+        torch.jit.trace(unet(), torch.zeros(1, 1, 8, 8))
+
+
+def test_weights_survive_the_file_in_half_precision(tmp_path):
+    network = shake(unet())
+    save_weights(network, tmp_path / "model.pt")
+    loaded = load_weights(unet(), tmp_path / "model.pt")
+    for a, b in zip(network.parameters(), loaded.parameters(), strict=True):
+        assert torch.equal(a.half().float(), b)
+
+
+def test_every_flipped_bit_is_found(tmp_path):
+    path = tmp_path / "model.pt"
+    save_weights(unet(), path)
+    data = path.read_bytes()
+    for position in torch.linspace(0, len(data) - 1, 25).long().tolist():
+        damaged = bytearray(data)
+        damaged[position] ^= 1 << position % 8
+        path.write_bytes(bytes(damaged))
+        with pytest.raises(InputError, match=HASH_FILE):
+            load_weights(unet(), path)
+
+
+def test_bad_weights_are_refused(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        load_weights(unet(), tmp_path / "model.pt")
+    save_weights(unet(channels=(16, 16)), tmp_path / "model.pt")
+    with pytest.raises(InputError, match="another network"):
+        load_weights(unet(), tmp_path / "model.pt")
+    (tmp_path / "other.pt").write_bytes(b"not weights")
+    with pytest.raises(InputError, match="cannot be read"):
+        load_weights(unet(), tmp_path / "other.pt")
+
+
+def test_devices():
+    assert select_device("cpu") == torch.device("cpu")
+    assert select_device() in (torch.device("cpu"), torch.device("cuda"))
+    with pytest.raises(InputError, match="not known"):
+        select_device("gpu")
+    with pytest.raises(InputError, match="not on this machine"):
+        select_device(f"cuda:{torch.cuda.device_count()}")
+
+
+def test_bfloat16_stays_close():
+    network, x, t = shake(unet()), torch.randn(2, 1, 16, 16), torch.tensor([3, 700])
+    with torch.no_grad(), autocast(torch.device("cpu"), True):
+        half = network(x, t)
+    full = network(x, t)
+    assert (half.float() - full).norm() < 0.05 * full.norm()
