@@ -25,7 +25,7 @@ FILES = [
 ]
 LARGEST = 16 * 2**20
 
-matrix = pytest.mark.parametrize("bundle", zoo.BUNDLES, ids=lambda bundle: bundle.name)
+matrix = pytest.mark.parametrize("bundle", zoo.BUNDLES, ids=zoo.by_name)
 
 
 def test_there_are_bundles() -> None:

@@ -10,7 +10,7 @@ from monai.bundle.properties import InferProperties, MetaProperties, TrainProper
 
 from tests.bundles import zoo
 
-matrix = pytest.mark.parametrize("bundle", zoo.BUNDLES, ids=lambda bundle: bundle.name)
+matrix = pytest.mark.parametrize("bundle", zoo.BUNDLES, ids=zoo.by_name)
 
 
 def missing(parser: ConfigParser, properties: dict[str, dict[str, Any]]) -> list[str]:

@@ -32,6 +32,11 @@ def named(name: str) -> Path:
     return ROOT / "bundles" / name
 
 
+def by_name(bundle: Path) -> str:
+    """What a bundle is called in the list of tests."""
+    return bundle.name
+
+
 def distinct(*configs: str) -> list[Path]:
     """One bundle for each different content of the configs: what reads nothing else need not run twice."""
     found: dict[str, Path] = {}
@@ -122,15 +127,16 @@ def command(
         path: the one entry of PYTHONPATH; none by default.
         nproc: processes.
     """
+    # Lists and booleans in Python's spelling: `false` in a list would arrive as a word.
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={nproc}"] if nproc else []
-    words = [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in overrides.items()]
+    words = [f"--{key}={value}" for key, value in overrides.items()]
     files = f"--config_file={config}"
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     if path is not None:
         environment["PYTHONPATH"] = str(path)
     line = [sys.executable, *launcher, "-m", "monai.bundle", "run", files, *words]
-    return subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True, timeout=100, check=False)
 
 
 def input_error(error: BaseException | None) -> InputError:
