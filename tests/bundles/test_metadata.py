@@ -4,7 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]
 import monai.bundle
 import pytest
 

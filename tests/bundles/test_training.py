@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from ignite.engine import Engine, Events
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
 from common.networks import check_weights
 from tests.bundles import zoo
@@ -30,7 +30,9 @@ def differing(one: Any, other: Any, name: str = "") -> list[str]:
     if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
         return [found for key in one for found in differing(one[key], other[key], f"{name}/{key}")]
     if isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
-        return [found for i, pair in enumerate(zip(one, other, strict=True)) for found in differing(*pair, f"{name}/{i}")]
+        return [
+            found for i, pair in enumerate(zip(one, other, strict=True)) for found in differing(*pair, f"{name}/{i}")
+        ]
     same = torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
     return [] if same else [name]
 
