@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from common.evaluation.calibration import ThresholdCalibration
 from common.evaluation.histogram import ScoreHistogram
 from common.evaluation.metrics import AnomalyMetrics
 from common.evaluation.pool import PooledScores, evaluate_map
@@ -11,6 +12,7 @@ __all__ = [
     "AnomalyMetrics",
     "PooledScores",
     "ScoreHistogram",
+    "ThresholdCalibration",
     "case_figure",
     "evaluate_map",
     "write_json",

@@ -79,13 +79,10 @@ class Checkpoints:
         folder: where ``checkpoint_<epoch>.pt`` go.
         interval: epochs between them; the last epoch is always written.
         resume: a checkpoint to go on from; empty starts anew.
-        rank: only rank 0 writes.
     """
 
-    def __init__(
-        self, objects: Mapping[str, Any], folder: str, interval: int = 1, resume: str = "", rank: int = 0
-    ) -> None:
-        self.objects, self.folder, self.interval, self.resume, self.rank = objects, folder, interval, resume, rank
+    def __init__(self, objects: Mapping[str, Any], folder: str, interval: int = 1, resume: str = "") -> None:
+        self.objects, self.folder, self.interval, self.resume = objects, folder, interval, resume
 
     def attach(self, trainer: Engine) -> None:
         """Load ``resume`` if given, and write from now on.
@@ -96,14 +93,14 @@ class Checkpoints:
         objects = {**self.objects, "trainer": trainer}
         if self.resume:
             _restore(objects, Path(self.resume))
-        if self.rank == 0:
-            saver = Checkpoint(
-                objects,
-                DiskSaver(self.folder, atomic=True, create_dir=True, require_empty=False),
-                n_saved=2,
-                global_step_transform=lambda engine, _: engine.state.epoch,
-            )
-            trainer.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval) | Events.COMPLETED, saver)
+        # On every rank: making a saver is a collective operation; rank 0 alone writes.
+        saver = Checkpoint(
+            objects,
+            DiskSaver(self.folder, atomic=True, create_dir=True, require_empty=False),
+            n_saved=2,
+            global_step_transform=lambda engine, _: engine.state.epoch,
+        )
+        trainer.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval) | Events.COMPLETED, saver)
 
 
 def _restore(objects: Mapping[str, Any], path: Path) -> None:

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import monai
+import pytest
+
+from tests.bundles import zoo
+from tests.bundles.synthetic import write_pictures, write_volumes
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    """Undo what a bundle does to the process that it believes to be its own."""
+    path, hook = list(sys.path), sys.excepthook
+    yield
+    sys.path[:], sys.excepthook = path, hook
+    monai.utils.set_determinism(None)
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Slices with splits, masks and labels."""
+    return write_pictures(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="session")
+def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two volumes with a lesion, two without."""
+    return write_volumes(tmp_path_factory.mktemp("volumes"), bright=70.0, healthy=0.0, dark=-25.0, well=0.0)
+
+
+@pytest.fixture(scope="session")
+def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two volumes without a lesion."""
+    return write_volumes(tmp_path_factory.mktemp("healthy"), healthy=0.0, well=0.0)
+
+
+@pytest.fixture(scope="session")
+def overrides(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Inference overrides of a bundle, its weights written once."""
+    folder = tmp_path_factory.mktemp("weights")
+    return lambda bundle: zoo.inference_overrides(bundle, folder / bundle.name)
