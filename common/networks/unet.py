@@ -29,6 +29,9 @@ class DenoisingUNet(DiffusionModelUNet):
         norm_num_groups: groups of the normalisation; divides every entry of ``channels``.
         use_flash_attention: equal result, less memory and time.
         **kwargs: further arguments of ``DiffusionModelUNet``.
+
+    Raises:
+        InputError: ``attention_levels`` that are not booleans.
     """
 
     def __init__(
@@ -43,6 +46,9 @@ class DenoisingUNet(DiffusionModelUNet):
         use_flash_attention: bool = True,
         **kwargs: Any,
     ) -> None:
+        levels = kwargs.get("attention_levels", ())
+        if not all(isinstance(level, bool) for level in levels):  # MONAI's command line reads `true` as a word
+            raise InputError(f"attention_levels {list(levels)}", "are not booleans", "write [True,False], as in Python")
         block = patch_size**spatial_dims
         super().__init__(
             spatial_dims,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
@@ -154,8 +155,9 @@ class TensorBoardDenoising:
         self.levels, self.cases = levels, cases
 
     def attach(self, evaluator: Engine) -> None:
-        """Draw the last batch of each validation."""
-        evaluator.add_event_handler(Events.COMPLETED, self._draw)
+        """Draw the last batch of each validation, on the first process."""
+        if idist.get_rank() == 0:
+            evaluator.add_event_handler(Events.COMPLETED, self._draw)
 
     @torch.no_grad()
     def _draw(self, evaluator: Engine) -> None:

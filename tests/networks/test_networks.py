@@ -110,6 +110,11 @@ def test_unet_without_patches_is_monais():
     torch.testing.assert_close(ours(x, t), monais(x, timesteps=t), rtol=1e-5, atol=1e-5)
 
 
+def test_words_are_no_booleans():
+    with pytest.raises(InputError, match="True,False"):
+        unet(attention_levels=("true", "false"))
+
+
 def test_sizes_and_channels_are_checked():
     with pytest.raises(InputError, match="not divisible by 4"):
         unet(patch_size=2)(torch.zeros(1, 1, 10, 8))
