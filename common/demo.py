@@ -107,7 +107,6 @@ def run(
         "slices": len(levels),
         **{key: details[key] for key in ("seconds", "network_evaluations", "network_evaluations_per_slice")},
         "bundle": bundle,
-        "num_inference_steps": num_inference_steps or details.get("num_inference_steps"),
     }
     write_json(output / "summary.json", summary)
     _report(output, arrays, levels, summary)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
@@ -228,5 +227,6 @@ def _pad(x: Tensor, divisor: int) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
 
 
 def _with_geometry(values: Tensor, inputs: MetaTensor) -> MetaTensor:
-    history = copy.deepcopy(inputs.applied_operations)
-    return MetaTensor(values, meta=copy.deepcopy(inputs.meta), applied_operations=history)
+    result = MetaTensor(values)
+    result.copy_meta_from(inputs)  # also of a batch, whose metadata the constructor would not take
+    return result

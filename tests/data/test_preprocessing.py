@@ -1,3 +1,5 @@
+from typing import Any
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -109,14 +111,15 @@ def test_intensity_is_robust_inside_the_brain_and_zero_outside(tmp_path):
 def test_head_room_is_kept_for_bright_lesions():
     values = torch.linspace(0, 1, 10000).reshape(1, 100, 100, 1)
     values[0, 0, 0, 0] = 50
-    case = {"image": MetaTensor(values), "brain_mask": MetaTensor(torch.ones(1, 100, 100, 1))}
+    case: Any = {"image": MetaTensor(values), "brain_mask": MetaTensor(torch.ones(1, 100, 100, 1))}
     image = RobustIntensityd("image")(case)["image"]
     assert image[0, 0, 0, 0] == 1
     assert image.flatten()[5000].item() == pytest.approx(0.4, abs=0.02)
 
 
 def test_a_constant_brain_is_refused():
-    case = {"image": MetaTensor(torch.ones(1, 8, 8, 1)), "brain_mask": MetaTensor(torch.ones(1, 8, 8, 1)), "case": "a"}
+    ones = MetaTensor(torch.ones(1, 8, 8, 1))
+    case: Any = {"image": ones, "brain_mask": ones.clone(), "case": "a"}
     with pytest.raises(InputError, match="constant inside the brain"):
         RobustIntensityd("image")(case)
 

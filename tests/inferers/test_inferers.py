@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 import torch
-from monai.data import MetaTensor
+from monai.data import MetaTensor, decollate_batch, list_data_collate
 
 from common.diffusion import NoiseSchedule, case_seed
 from common.errors import InputError
@@ -86,6 +86,21 @@ def test_geometry_and_single_output(network):
     assert all(isinstance(value, MetaTensor) and torch.equal(value.affine, image.affine) for value in out.values())
     single = make("ddpm", output="anomaly_map")(image, network)
     assert torch.equal(single.as_tensor(), out["anomaly_map"].as_tensor())
+
+
+def test_every_case_of_a_batch_keeps_its_geometry(network):
+    items = []
+    for z in (10.0, 20.0):
+        affine = torch.eye(4, dtype=torch.float64)
+        affine[2, 3] = z
+        meta = {"original_channel_dim": float("nan"), "filename_or_obj": f"{z}.nii"}
+        items.append({"image": MetaTensor(images(1)[0][..., None], affine=affine, meta=meta)})
+    batch = list_data_collate(items)
+    results = decollate_batch(make("ddpm")(batch["image"], network))
+    assert [float(item["anomaly_map"].affine[2, 3]) for item in results] == [10.0, 20.0]
+    assert [item["pseudo_healthy"].meta["filename_or_obj"] for item in results] == ["10.0.nii", "20.0.nii"]
+    results[0]["anomaly_map"].meta["filename_or_obj"] = "changed"
+    assert results[0]["pseudo_healthy"].meta["filename_or_obj"] == "10.0.nii"
 
 
 def test_brain_mask_limits_the_map(network):
