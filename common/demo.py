@@ -21,7 +21,8 @@ from common.data.lesions import blob, plant, tissue
 from common.data.transforms import RobustIntensityd
 from common.errors import InputError
 from common.evaluation import evaluate_map
-from common.evaluation.report import case_figure, write_atomic, write_json, write_report
+from common.evaluation.report import case_figure, write_report
+from common.files import write_atomic, write_json
 
 __all__ = ["CASE", "demo_scan", "run"]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
+from common.files import write_json
 
 __all__ = ["Threshold", "resolve_threshold"]
 
@@ -42,11 +42,7 @@ class Threshold:
 
     def save(self, path: str | Path) -> None:
         """Write as JSON; the file appears whole or not at all."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(json.dumps(asdict(self), indent=4) + "\n")
-        os.replace(partial, path)
+        write_json(path, asdict(self))
 
     @classmethod
     def load(cls, path: str | Path) -> Threshold:

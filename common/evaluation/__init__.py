@@ -6,7 +6,7 @@ from common.evaluation.calibration import ThresholdCalibration
 from common.evaluation.histogram import ScoreHistogram
 from common.evaluation.metrics import AnomalyMetrics
 from common.evaluation.pool import PooledScores, evaluate_map
-from common.evaluation.report import case_figure, write_json, write_report
+from common.evaluation.report import case_figure, write_report
 
 __all__ = [
     "AnomalyMetrics",
@@ -15,6 +15,5 @@ __all__ = [
     "ThresholdCalibration",
     "case_figure",
     "evaluate_map",
-    "write_json",
     "write_report",
 ]

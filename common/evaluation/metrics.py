@@ -15,7 +15,7 @@ from monai.data import decollate_batch
 
 from common.errors import InputError
 from common.evaluation.pool import PooledScores, evaluate_map
-from common.evaluation.report import write_atomic, write_json
+from common.files import write_atomic, write_json
 
 __all__ = ["AnomalyMetrics", "evaluate_map", "format_summary"]
 

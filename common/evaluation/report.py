@@ -1,13 +1,11 @@
-"""Figures and a self-contained HTML report of a run, and files that are written whole or not at all."""
+"""Figures and a self-contained HTML report of a run."""
 
 from __future__ import annotations
 
 import base64
 import html
 import io
-import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +14,9 @@ import numpy as np
 import torch
 
 from common.errors import InputError
+from common.files import write_atomic
 
-__all__ = ["EXPLANATIONS", "case_figure", "write_atomic", "write_json", "write_report"]
+__all__ = ["EXPLANATIONS", "case_figure", "write_report"]
 
 EXPLANATIONS: dict[str, tuple[str, str]] = {
     "cases": ("Cases", "Number of images or volumes that were scored."),
@@ -31,6 +30,11 @@ EXPLANATIONS: dict[str, tuple[str, str]] = {
                     "the labels chose the threshold."),
     "oracle_threshold": ("Oracle threshold", "The threshold that gives the oracle Dice."),
     "threshold": ("Threshold", "The calibrated threshold, fixed before these cases were seen."),
+    "slices": ("Slices", "Slices that were processed and scored."),
+    "seconds": ("Seconds", "Time of the run, reading and writing included."),
+    "network_evaluations": ("Network evaluations", "Calls of the network, times the slices in each."),
+    "network_evaluations_per_slice": ("Evaluations a slice", "Steps of the sampler on each slice."),
+    "bundle": ("Bundle", "The method."),
     "dice": ("Dice", "Overlap of detected and lesion pixels at the calibrated threshold, all cases pooled."),
     "healthy_fpr": ("Healthy false positives", "Share of the pixels of healthy cases called anomalous at the "
                     "calibrated threshold."),
@@ -50,42 +54,6 @@ EXPLANATIONS: dict[str, tuple[str, str]] = {
     "lesion_voxels": ("Lesion pixels", "Pixels of the lesion mask inside the region."),
 }  # fmt: skip
 """Label and plain-language meaning of every number that :mod:`common.evaluation` computes."""
-
-
-def write_atomic(path: str | Path, data: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part; folders are made."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: str | Path, obj: Any) -> None:
-    """Write an object as JSON, atomically.
-
-    Args:
-        path: the file.
-        obj: mappings, sequences, numbers, strings, paths, arrays and tensors. NaN and infinity, which JSON has no
-            word for, become null.
-    """
-    write_atomic(path, (json.dumps(_plain(obj), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
-
-
-def _plain(obj: Any) -> Any:
-    """The object in JSON's own types."""
-    if isinstance(obj, Mapping):
-        return {str(key): _plain(value) for key, value in obj.items()}
-    if isinstance(obj, (list, tuple)):
-        return [_plain(value) for value in obj]
-    if isinstance(obj, (np.ndarray, np.generic, torch.Tensor)):
-        return _plain(obj.tolist())
-    if isinstance(obj, float) and not math.isfinite(obj):
-        return None
-    return str(obj) if isinstance(obj, Path) else obj
 
 
 def case_figure(

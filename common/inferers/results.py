@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ import numpy as np
 from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 
+from common.files import write_json
 from common.inferers.base import AnomalyInferer
 
 __all__ = ["ResultWriter", "write_nifti"]
@@ -86,6 +86,4 @@ class ResultWriter:
             "network_evaluations": self.inferer.evaluations,
             "network_evaluations_per_slice": self.inferer.evaluations // slices if slices else 0,
         }
-        partial = self.output_dir / ".partial-run.json"
-        partial.write_text(json.dumps(summary, indent=4) + "\n")
-        os.replace(partial, self.output_dir / "run.json")
+        write_json(self.output_dir / "run.json", summary)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from common.errors import InputError
+from common.files import write_atomic
 
 __all__ = ["HASH_FILE", "check_weights", "load_weights", "save_weights", "sha256"]
 
@@ -82,9 +83,8 @@ def save_weights(network: nn.Module, path: str | Path, dtype: torch.dtype = torc
     digest = sha256(partial)
     os.replace(partial, path)
     hashes = _read_hashes(path.parent) | {path.name: digest}
-    partial = path.with_name(HASH_FILE + ".partial")
-    partial.write_text("".join(f"{value}  {name}\n" for name, value in sorted(hashes.items())))
-    os.replace(partial, path.parent / HASH_FILE)
+    lines = "".join(f"{value}  {name}\n" for name, value in sorted(hashes.items()))
+    write_atomic(path.parent / HASH_FILE, lines.encode())
     return digest
 
 

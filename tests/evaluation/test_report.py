@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from common.errors import InputError
-from common.evaluation import case_figure, write_json, write_report
-from common.evaluation.report import write_atomic
+from common.evaluation import case_figure, write_report
+from common.files import write_atomic, write_json
 
 RNG = np.random.default_rng(0)
 
