@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from common.anomaly import dilate, quantile, residual
-from common.diffusion import sampling_levels, to_image_range, to_model_range
+from common.diffusion import to_image_range, to_model_range
 from common.errors import InputError
 from common.inferers.base import AnomalyInferer, Restored
 from common.networks import Denoiser
@@ -57,9 +57,8 @@ class AutoDDPMInferer(AnomalyInferer):
         super().__init__(anomaly_map=anomaly_map or f"residual*{perceptual}", **kwargs)
         if not 0 <= mask_percentile <= 100:
             raise InputError(f"mask_percentile {mask_percentile}", "is no percentile", "use 0 to 100")
-        self.timesteps = sampling_levels(noise_level, num_inference_steps or noise_level + 1, spacing)
-        self.inpaint_timesteps = sampling_levels(inpaint_level, inpaint_steps or inpaint_level + 1, spacing)
-        self.schedule.alpha_bar(max(noise_level, inpaint_level))
+        self.timesteps = self.levels(noise_level, num_inference_steps, spacing)
+        self.inpaint_timesteps = self.levels(inpaint_level, inpaint_steps, spacing)
         self.resample_steps, self.perceptual = resample_steps, perceptual
         self.mask_threshold, self.mask_percentile = mask_threshold, mask_percentile
 

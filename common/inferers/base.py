@@ -22,6 +22,7 @@ from common.diffusion import (
     case_generators,
     case_seed,
     get_noise,
+    sampling_levels,
 )
 from common.errors import InputError
 from common.networks import Denoiser
@@ -91,6 +92,15 @@ class AnomalyInferer(Inferer):
         self.batch_size, self.seed, self.spatial_dims = batch_size, seed, spatial_dims
         self.output, self.amp, self.progress = output, amp, progress
         self.evaluations = self.slices = 0
+
+    def levels(self, start: int, count: int | None, spacing: str) -> list[int]:
+        """The levels to visit from ``start`` down to the image: ``count`` of them, or every one with ``None``.
+
+        Raises:
+            InputError: levels that the schedule does not have, more steps than levels, or an unknown spacing.
+        """
+        self.schedule.alpha_bar(start)
+        return sampling_levels(start, start + 1 if count is None else count, spacing)
 
     @property
     @abstractmethod

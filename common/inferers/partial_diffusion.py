@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.diffusion import Variance, sampling_levels, to_image_range, to_model_range
+from common.diffusion import Variance, to_image_range, to_model_range
 from common.inferers.base import AnomalyInferer, Restored
 from common.networks import Denoiser
 from common.samplers import Callback, Method, check_sampler, partial_diffusion
@@ -38,8 +38,7 @@ class PartialDiffusionInferer(AnomalyInferer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.timesteps = sampling_levels(noise_level, num_inference_steps or noise_level + 1, spacing)
-        self.schedule.alpha_bar(noise_level)
+        self.timesteps = self.levels(noise_level, num_inference_steps, spacing)
         check_sampler(sampler)
         self.method: Method = sampler
         self.options = {"variance": variance} if sampler == "ddpm" else {}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from common.anomaly import dilate, gaussian_smooth, grey_closing, harmonic_mean, residual
-from common.diffusion import sampling_levels, to_image_range, to_model_range
+from common.diffusion import to_image_range, to_model_range
 from common.inferers.base import AnomalyInferer, Restored
 from common.networks import Denoiser
 from common.samplers import HARMONISE_LEVELS, MAP_LEVELS, Callback, thor_sample
@@ -55,8 +55,7 @@ class ThorInferer(AnomalyInferer):
         **kwargs: Any,
     ) -> None:
         super().__init__(anomaly_map=perceptual, **kwargs)
-        self.timesteps = sampling_levels(noise_level, num_inference_steps or noise_level + 1, spacing)
-        self.schedule.alpha_bar(noise_level)
+        self.timesteps = self.levels(noise_level, num_inference_steps, spacing)
         self.harmonise_levels, self.map_levels = tuple(harmonise_levels), tuple(map_levels)
         self.smoothing, self.region_size = smoothing, region_size
 
