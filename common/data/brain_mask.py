@@ -17,15 +17,16 @@ MNI_SHAPE = (197, 233, 189)
 MNI_AFFINE = np.array([[1, 0, 0, -98], [0, 1, 0, -134], [0, 0, 1, -72], [0, 0, 0, 1]], dtype=np.float64)
 
 _SKULL_MM = 4.0  # half the width of the bridges between brain and scalp that the opening must cut
-_EXTRACTED_RATIO = 1.2  # tissue area over brain area, below which there is no skull around the brain
+_RIM_MM = 5.0  # skull and scalp are thicker than this
+_RIM_SHARE = 0.45  # of the tissue's edge that near to the brain, from which on there is no skull
 
 
 def estimate_brain_mask(image: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
     """Estimate the brain in a T1-like volume; meant for axial slices above the eyes.
 
-    Each axial slice by itself: Otsu threshold, opening that cuts the brain off the scalp, largest component, holes
-    filled. Where little tissue lies around the result the image has been brain-extracted before, and the mask is
-    all of its tissue. It is a heuristic: hand in a mask where you have one.
+    Each axial slice by itself: Otsu threshold, opening that cuts the brain off the scalp, large components, holes
+    filled. Where the edge of all tissue is as near to the result as no skull would allow, the image has been
+    brain-extracted before, and the mask is all of its tissue. It is a heuristic: hand in a mask where you have one.
 
     Args:
         image: (x, y, z), any scale, background darker than tissue.
@@ -38,23 +39,37 @@ def estimate_brain_mask(image: np.ndarray, spacing: tuple[float, ...]) -> np.nda
     if positive.size == 0:
         return np.zeros(image.shape, dtype=bool)
     bright = image > 0.6 * threshold_otsu(positive)
-    tissue = image > 0.02 * np.percentile(positive, 99)
-    radius = max(1, round(_SKULL_MM / min(spacing[:2])))
-    depth = range(image.shape[-1])
-    brain = np.stack([_core(bright[..., k], radius) for k in depth], axis=-1)
-    filled = np.stack([ndimage.binary_fill_holes(tissue[..., k]) for k in depth], axis=-1)
-    return filled if brain.any() and filled.sum() <= _EXTRACTED_RATIO * brain.sum() else brain
+    scale = np.percentile(positive, 99)
+    pixel = min(spacing[:2])
+    brain = np.zeros(image.shape, dtype=bool)
+    extracted = brain.copy()
+    near = total = 0
+    for k in range(image.shape[-1]):
+        brain[..., k] = _core(bright[..., k], max(1, round(_SKULL_MM / pixel)))
+        extracted[..., k] = ndimage.binary_fill_holes(image[..., k] > 0.02 * scale)
+        edge = _edge(image[..., k] > 0.1 * scale)
+        if brain[..., k].any():
+            near += int(np.count_nonzero(ndimage.distance_transform_edt(~brain[..., k])[edge] * pixel <= _RIM_MM))
+            total += int(np.count_nonzero(edge))
+    return extracted if total and near / total >= _RIM_SHARE else brain
+
+
+def _edge(tissue: np.ndarray) -> np.ndarray:
+    """The outer edge of all tissue in a slice, specks left out."""
+    filled = ndimage.binary_opening(ndimage.binary_fill_holes(tissue), iterations=2)
+    return filled & ~ndimage.binary_erosion(filled)
 
 
 def _core(bright: np.ndarray, radius: int) -> np.ndarray:
-    """The largest blob that survives an erosion by ``radius`` pixels, grown back and filled."""
+    """The blobs that survive an erosion by ``radius`` pixels, grown back and filled; small ones left out."""
     distance = ndimage.distance_transform_edt(np.pad(bright, 1))[1:-1, 1:-1]
     labels, count = ndimage.label(distance > radius)
     if not count:
         return np.zeros_like(bright)
-    largest = labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
+    areas = np.bincount(labels.ravel())[1:]  # a wide fissure may leave two halves
+    kept = np.isin(labels, 1 + np.flatnonzero(areas >= 0.25 * areas.max()))
     # Grown by a little more than was taken: sulci and the rim are darker than the threshold.
-    return ndimage.binary_fill_holes(ndimage.distance_transform_edt(~largest) <= radius + 1)
+    return ndimage.binary_fill_holes(ndimage.distance_transform_edt(~kept) <= radius + 1)
 
 
 @lru_cache(maxsize=1)

@@ -38,6 +38,14 @@ def test_estimated_mask_is_the_brain(skull):
     assert dice(mask, brain) > 0.93
 
 
+def test_an_extracted_brain_in_two_halves_is_found_whole():
+    image, brain = head(skull=False)
+    image[26:34] *= 0.05  # a wide fissure, fluid-filled
+    mask = estimate_brain_mask(image, (2.0, 2.0, 4.0))
+    assert dice(mask, brain) > 0.93
+    assert mask[16:44, 36].all()
+
+
 def test_nothing_looks_like_a_brain_in_a_constant():
     assert not estimate_brain_mask(np.full((20, 20, 2), 3.0), (1.0, 1.0, 1.0)).any()
 
