@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from monai.data import MetaTensor
 from monai.transforms import (
+    CenterSpatialCropd,
     Compose,
     CropForegroundd,
     DivisiblePadd,
@@ -19,6 +20,7 @@ from monai.transforms import (
     RandAdjustContrastd,
     RandAffined,
     RandFlipd,
+    RandSpatialCropd,
     ResizeWithPadOrCropd,
     SelectItemsd,
     Spacingd,
@@ -123,11 +125,12 @@ def _to_binary(mask: MetaTensor) -> MetaTensor:
 class SliceTraining(Compose):
     """Preprocessing and augmentation for training a 2-D network: cases with ``image`` (C, x, y) and their id.
 
+    A volume gives one slice at a time: a random one of those at the level, or the middle one without augmentation.
     The random steps come last, so that a ``CacheDataset`` keeps everything before them.
 
     Args:
-        preprocessing: deterministic part; its volumes must have one slice.
-        augment: random left-right flip, rotation, scale, shift and gamma; off for validation.
+        preprocessing: deterministic part.
+        augment: random slice, left-right flip, rotation, scale, shift and gamma; off for validation.
         flip_prob: probability of the flip.
         rotate_degrees: largest rotation.
         scale: largest relative change of size.
@@ -146,7 +149,13 @@ class SliceTraining(Compose):
         translate: float = 4.0,
         gamma: Sequence[float] = (0.8, 1.25),
     ) -> None:
-        steps: list[Any] = [*preprocessing.transforms, SqueezeDimd("image", dim=-1), SelectItemsd(["image", "case"])]
+        one_slice = (-1, -1, 1)
+        steps: list[Any] = [*preprocessing.transforms, SelectItemsd(["image", "case"])]
+        if augment:
+            steps.append(RandSpatialCropd("image", roi_size=one_slice, random_size=False))
+        else:
+            steps.append(CenterSpatialCropd("image", roi_size=one_slice))
+        steps.append(SqueezeDimd("image", dim=-1))
         if augment:
             affine = RandAffined(
                 "image",

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+from monai.transforms import Compose
 from PIL import Image
 
 from common.data import Preprocessing, SliceTraining, load_cases
@@ -193,6 +194,22 @@ def test_training_slices_vary_and_validation_slices_do_not(tmp_path):
     assert not torch.equal(first, second)
     assert 0 <= first.min() <= first.max() <= 1
     assert torch.equal(torch.as_tensor(validate(case)["image"]), torch.as_tensor(validate(case)["image"]))
+
+
+def test_a_volume_trains_slice_by_slice(tmp_path):
+    case = volume_case(tmp_path, 4)
+    preprocessing = Preprocessing(fixed_size=True, slice_range_mm=(10, 40))
+    volume = preprocessing(case)["image"].as_tensor()
+    volume = volume * torch.linspace(0.2, 1, volume.shape[-1])  # slices that can be told apart
+    steps = SliceTraining(preprocessing, flip_prob=0, rotate_degrees=0, scale=0, translate=0, gamma=(0.99, 1.01))
+    steps.set_random_state(0)
+    after = Compose(steps.transforms[len(preprocessing.transforms) :])
+    drawn = [after({"image": MetaTensor(volume), "case": "a"})["image"] for _ in range(20)]
+    assert all(image.shape == (1, 80, 96) for image in drawn)
+    assert len({round(float(image.max()), 2) for image in drawn}) > 3
+    middle = SliceTraining(preprocessing, augment=False)(case)["image"]
+    assert middle.shape == (1, 80, 96)
+    assert torch.equal(middle, SliceTraining(preprocessing, augment=False)(case)["image"])
 
 
 def test_a_set_without_splits_is_split_by_subject(tmp_path):
