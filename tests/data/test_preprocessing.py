@@ -182,6 +182,12 @@ def test_pictures_and_volumes_meet_in_one_orientation(tmp_path):
     assert (volume - flat.flip(2)).abs().max() > 0.3
 
 
+def test_the_network_sees_right_back_and_up(tmp_path):
+    """The order that the shipped weights were trained in, whatever the order of the file."""
+    directions = np.diag(np.asarray(Preprocessing()(volume_case(tmp_path, 1))["image"].affine)[:3, :3])
+    assert np.sign(directions).tolist() == [1, -1, 1]
+
+
 def test_training_slices_vary_and_validation_slices_do_not(tmp_path):
     image, _ = head((60, 72, 1), skull=False)
     Image.fromarray(np.rot90(image[..., 0]).astype(np.uint8)).save(tmp_path / "a.png")

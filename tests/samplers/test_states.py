@@ -1,0 +1,58 @@
+"""What happens to the state on the way, seen through the callback."""
+
+import torch
+
+from common.diffusion import NoiseSchedule, sampling_levels
+from common.networks import Denoiser
+from common.samplers import inpaint, resampling_levels, thor_sample
+from tests.exact import constant_noise, toy_field, toy_image, toy_network
+
+SCHEDULE = NoiseSchedule()
+IMAGE = toy_image(16) * 2 - 1
+
+
+def test_surroundings_are_known_at_every_level():
+    field = toy_field(16)
+    mask = torch.zeros_like(IMAGE)
+    mask[..., :8] = 1
+    seen = []
+    inpaint(
+        Denoiser(toy_network, SCHEDULE),
+        torch.zeros_like(IMAGE),
+        sampling_levels(50, 6),
+        known=IMAGE,
+        mask=mask,
+        resample_steps=1,
+        noise=constant_noise(field),
+        callback=seen.append,
+    )
+    assert [step.t for step in seen] == [50, 40, 30, 20, 10, 0]
+    for step in seen[1:]:
+        expected = SCHEDULE.add_noise(IMAGE, field, step.t)
+        torch.testing.assert_close(step.x[..., 8:], expected[..., 8:])
+        assert not torch.allclose(step.x[..., :8], expected[..., :8], atol=1e-2)
+
+
+def test_resampling_goes_down_and_up():
+    assert resampling_levels([20, 10, 0, -1], 1) == [20, 10, 0, -1]
+    assert resampling_levels([20, 10, 0, -1], 3) == [20, 10, 20, 10, 20, 10, 0, 10, 0, 10, 0, -1]
+
+
+def test_thor_noises_again_with_the_noise_of_the_start():
+    def noise_of(step):
+        signal, sigma = SCHEDULE.signal_and_noise(step.t)
+        return (step.x - signal * IMAGE) / sigma
+
+    seen = []
+    thor_sample(
+        Denoiser(toy_network, SCHEDULE),
+        IMAGE,
+        [300, 200, 100, -1],
+        temporal_map=lambda x0: torch.ones_like(x0),
+        region_mask=torch.zeros_like,  # all of it looks healthy
+        harmonise_levels=(200,),
+        generator=torch.Generator().manual_seed(0),
+        callback=seen.append,
+    )
+    torch.testing.assert_close(noise_of(seen[2]), noise_of(seen[0]), rtol=1e-3, atol=1e-4)
+    assert (noise_of(seen[1]) - noise_of(seen[0])).abs().mean() > 0.1
