@@ -4,7 +4,7 @@ import torch
 
 from common.diffusion import NoiseSchedule, sampling_levels
 from common.networks import Denoiser
-from common.samplers import inpaint, resampling_levels, thor_sample
+from common.samplers import Step, inpaint, resampling_levels, thor_sample
 from tests.exact import constant_noise, toy_field, toy_image, toy_network
 
 SCHEDULE = NoiseSchedule()
@@ -15,7 +15,7 @@ def test_surroundings_are_known_at_every_level():
     field = toy_field(16)
     mask = torch.zeros_like(IMAGE)
     mask[..., :8] = 1
-    seen = []
+    seen: list[Step] = []
     inpaint(
         Denoiser(toy_network, SCHEDULE),
         torch.zeros_like(IMAGE),
@@ -43,7 +43,7 @@ def test_thor_noises_again_with_the_noise_of_the_start():
         signal, sigma = SCHEDULE.signal_and_noise(step.t)
         return (step.x - signal * IMAGE) / sigma
 
-    seen = []
+    seen: list[Step] = []
     thor_sample(
         Denoiser(toy_network, SCHEDULE),
         IMAGE,
