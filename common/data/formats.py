@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import os
+import re
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,7 +176,7 @@ def _load_dicom(path: str, files: list[str]) -> Image:
         reader = ITKReader()
         array, meta = reader.get_data(reader.read(path))
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
+        reason = re.sub(r" ?\(0x[0-9a-f]+\)", "", str(error).strip().splitlines()[-1])  # ITK names a place in memory
         raise InputError(path, f"is no DICOM image that can be decoded ({reason})", _COPY_AGAIN) from error
     channels = 1 if math.isnan(float(meta["original_channel_dim"])) else array.shape[-1]
     return Image(np.asarray(array), channels=channels, affine=np.asarray(meta["affine"], float))
