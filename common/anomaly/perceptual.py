@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -61,19 +62,25 @@ class LpipsDistance:
     """
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
-        remedy = "use the map 'feature', which needs no other weights"
-        try:
-            import lpips
-        except ImportError as error:
-            needs = "needs the packages lpips and torchvision"
-            raise InputError("anomaly map 'lpips'", needs, f"install them, or {remedy}") from error
-        weights = Path(torch.hub.get_dir()) / "checkpoints" / _LPIPS_BACKBONE
-        if not weights.is_file():
-            raise InputError(weights, "LPIPS weights are not on this machine", f"put them there, or {remedy}")
-        self.model: Any = lpips.LPIPS(net="squeeze", spatial=True, verbose=False).to(device).eval()
+        self.model = _lpips_model(str(device))
 
     def __call__(self, image: Tensor, healthy: Tensor) -> Tensor:
         """Return the distance (B, 1, H, W) of two images (B, C, H, W) in [0, 1]; channels are averaged."""
         grey = [to_model_range(each.mean(dim=1, keepdim=True)).expand(-1, 3, -1, -1) for each in (image, healthy)]
         with torch.no_grad():
             return self.model(grey[0], grey[1]).float()
+
+
+@lru_cache(maxsize=2)
+def _lpips_model(device: str) -> Any:
+    """Read once: an inferer asks for its map for every batch."""
+    remedy = "use the map 'feature', which needs no other weights"
+    try:
+        import lpips
+    except ImportError as error:
+        needs = "needs the packages lpips and torchvision"
+        raise InputError("anomaly map 'lpips'", needs, f"install them, or {remedy}") from error
+    weights = Path(torch.hub.get_dir()) / "checkpoints" / _LPIPS_BACKBONE
+    if not weights.is_file():
+        raise InputError(weights, "LPIPS weights are not on this machine", f"put them there, or {remedy}")
+    return lpips.LPIPS(net="squeeze", spatial=True, verbose=False).to(device).eval()
