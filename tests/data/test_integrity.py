@@ -88,12 +88,13 @@ def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     [
         ("a.nii", b"<html>not found</html>" * 30, "holds something else"),
         ("a.nii.gz", b"version https://git-lfs" * 30, "holds something else"),
-        ("a.nii.gz", gzip.compress(b"text" * 200), "holds gzip of something else"),
+        ("a.nii.gz", gzip.compress(b"text" * 200, mtime=0), "holds gzip of something else"),
         ("a.png", b"\xff\xd8\xff" + b"0" * 500, "holds JPEG"),
         ("a.jpg", b"GIF89a" + b"0" * 500, "holds something else"),
         ("a.dcm", b"0" * 500, "holds something else"),
         ("a.xyz", b"0" * 500, "named like no image"),
     ],
+    ids=["html", "git-lfs", "gzip", "jpeg", "gif", "not dicom", "no image"],
 )
 def test_files_that_are_not_what_their_name_says(tmp_path: Path, name: str, content: bytes, says: str) -> None:
     (tmp_path / name).write_bytes(content)
