@@ -65,7 +65,7 @@ class AutoDDPMInferer(AnomalyInferer):
     @property
     def evaluations_per_slice(self) -> int:
         """Of both stages; the last of the re-sampling steps, to the image, is gone once."""
-        return len(self.timesteps) - 1 + (len(self.inpaint_timesteps) - 2) * self.resample_steps + 1
+        return super().evaluations_per_slice + (len(self.inpaint_timesteps) - 2) * self.resample_steps + 1
 
     def coarse_map(self, image: Tensor, healthy: Tensor, denoiser: Denoiser) -> Tensor:
         """Residual over its 95th percentile, at most 1, times the perceptual distance: (B, 1, …)."""

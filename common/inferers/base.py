@@ -41,7 +41,7 @@ class Restored(NamedTuple):
 
 
 class AnomalyInferer(Inferer):
-    """Base of all methods: a method is a subclass with ``restore`` and ``evaluations_per_slice``.
+    """Base of all methods: a method is a subclass with ``restore``, which sets ``timesteps`` when it is made.
 
     A 2-D method takes volumes too: slices along the last axis, empty ones left out, in batches. Randomness comes from
     one generator a slice, so a result depends neither on the batch size nor on the neighbours.
@@ -61,12 +61,15 @@ class AnomalyInferer(Inferer):
         progress: show a bar over the network evaluations (on a terminal).
 
     Attributes:
+        timesteps: the levels that the sampler visits.
         evaluations: network evaluations since the inferer was made, counted once a slice.
         slices: slices that were not empty since then.
 
     Raises:
         InputError: unknown option, at construction.
     """
+
+    timesteps: Sequence[int]
 
     def __init__(
         self,
@@ -103,9 +106,9 @@ class AnomalyInferer(Inferer):
         return sampling_levels(start, start + 1 if count is None else count, spacing)
 
     @property
-    @abstractmethod
     def evaluations_per_slice(self) -> int:
-        """Steps of the sampler that a slice takes: the length of the progress bar."""
+        """Calls of the callback for a slice, the length of the progress bar: one a step between ``timesteps``."""
+        return len(self.timesteps) - 1
 
     @abstractmethod
     def restore(

@@ -43,11 +43,6 @@ class PartialDiffusionInferer(AnomalyInferer):
         self.method: Method = sampler
         self.options = {"variance": variance} if sampler == "ddpm" else {}
 
-    @property
-    def evaluations_per_slice(self) -> int:
-        """One a visited level."""
-        return len(self.timesteps) - 1
-
     def restore(
         self, image: Tensor, denoiser: Denoiser, generator: list[torch.Generator], callback: Callback
     ) -> Restored:

@@ -59,11 +59,6 @@ class ThorInferer(AnomalyInferer):
         self.harmonise_levels, self.map_levels = tuple(harmonise_levels), tuple(map_levels)
         self.smoothing, self.region_size = smoothing, region_size
 
-    @property
-    def evaluations_per_slice(self) -> int:
-        """One a visited level."""
-        return len(self.timesteps) - 1
-
     def restore(
         self, image: Tensor, denoiser: Denoiser, generator: list[torch.Generator], callback: Callback
     ) -> Restored:

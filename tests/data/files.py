@@ -1,15 +1,22 @@
-"""Small files to find and to check."""
+"""Small files to find and to check, and what a check must say of a bad one."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import itk
 import nibabel
 import numpy as np
+import pytest
 from PIL import Image
 
+from common.data.integrity import check_case, verify
+from common.errors import InputError
+
 SHAPE = (12, 10, 9)
+RANDOM = np.random.default_rng(1).random(SHAPE).astype(np.float32)
+AFFINE = np.diag([1.0, 1.0, 2.0, 1.0])
 
 
 def nifti(path: Path, array: np.ndarray | None = None, affine: np.ndarray | None = None) -> Path:
@@ -17,7 +24,7 @@ def nifti(path: Path, array: np.ndarray | None = None, affine: np.ndarray | None
     path.parent.mkdir(parents=True, exist_ok=True)
     if array is None:
         array = np.random.default_rng(0).random(SHAPE).astype(np.float32)
-    nibabel.save(nibabel.Nifti1Image(array, np.diag([1.0, 1.0, 2.0, 1.0]) if affine is None else affine), path)
+    nibabel.save(nibabel.Nifti1Image(array, AFFINE if affine is None else affine), path)
     return path
 
 
@@ -66,3 +73,20 @@ def dicom_folder(folder: Path, series: str = "1.2.3.4", depths: tuple[float, ...
     for number, depth in enumerate(depths):
         dicom(folder / f"{series}_{number}.dcm", series, (0, 0, depth), number)
     return folder
+
+
+def finds(path: Path, *words: str, severity: str = "error", **case: Any) -> None:
+    """Check a case: exactly one problem, which names the file and has these words in its reason and remedy."""
+    options = {key: case.pop(key) for key in ("channels", "spatial_dims") if key in case}
+    problems = check_case({"image": str(path), **case}, **options)
+    assert len(problems) == 1, problems
+    found = problems[0]
+    assert found.severity == severity
+    for word in words[:-1]:
+        assert word in found.problem
+    assert words[-1] in found.remedy
+    if severity == "error":
+        with pytest.raises(InputError) as caught:
+            verify([{"image": str(path), **case}], **options)
+        assert str(caught.value) == f"{found.file}: {found.problem} → {found.remedy}"
+    assert found.file in [str(path), *(str(value) for value in case.values())]
