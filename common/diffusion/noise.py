@@ -53,12 +53,14 @@ def gaussian_noise(x: Tensor, generator: Generators = None) -> Tensor:
 NOISES: dict[str, Noise] = {"gaussian": gaussian_noise}
 
 
-def get_noise(name: str) -> Noise:
-    """The noise registered under ``name``.
+def get_noise(noise: str | Noise) -> Noise:
+    """The noise registered under a name; a noise itself is returned as it is.
 
     Raises:
         InputError: no such noise.
     """
-    if name not in NOISES:
-        raise InputError(f"noise '{name}'", "is not known", f"choose one of {sorted(NOISES)}")
-    return NOISES[name]
+    if not isinstance(noise, str):
+        return noise
+    if noise not in NOISES:
+        raise InputError(f"noise '{noise}'", "is not known", f"choose one of {sorted(NOISES)}")
+    return NOISES[noise]

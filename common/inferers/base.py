@@ -16,6 +16,7 @@ from tqdm import tqdm
 from common.anomaly import AnomalyMap, FeatureDistance, LpipsDistance, get_map
 from common.diffusion import (
     Clip,
+    Noise,
     NoiseSchedule,
     PredictionType,
     StaticClip,
@@ -52,7 +53,7 @@ class AnomalyInferer(Inferer):
         clip: keeps x̂_0 in the model's range.
         anomaly_map: name of a map, or a product of names (``common.anomaly.get_map``); besides the fixed ones
             ``feature`` (the denoiser's own features) and ``lpips``.
-        noise: kind of noise.
+        noise: kind of noise, or its name.
         batch_size: slices (or volumes of a 3-D method) at a time.
         seed: of cases that come without one.
         spatial_dims: of the network.
@@ -78,7 +79,7 @@ class AnomalyInferer(Inferer):
         prediction_type: PredictionType = "epsilon",
         clip: Clip | None = _CLIP,
         anomaly_map: str = "residual",
-        noise: str = "gaussian",
+        noise: str | Noise = "gaussian",
         batch_size: int = 16,
         seed: int = 0,
         spatial_dims: int = 2,

@@ -9,6 +9,7 @@ from common.samplers.basic import (
     ddpm_sample,
     partial_diffusion,
 )
+from common.samplers.estimate import single_step
 from common.samplers.guidance import ClassifierFreeGuidance, GradientGuidance, class_log_probability, compose
 from common.samplers.inpaint import inpaint, resampling_levels
 from common.samplers.thor import HARMONISE_LEVELS, MAP_LEVELS, ThorSample, thor_sample
@@ -34,5 +35,6 @@ __all__ = [
     "inpaint",
     "partial_diffusion",
     "resampling_levels",
+    "single_step",
     "thor_sample",
 ]

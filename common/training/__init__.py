@@ -1,6 +1,6 @@
 """What training a denoiser adds to MONAI's trainer."""
 
-from common.training.batch import DenoisingBatch, DenoisingInferer
+from common.training.batch import DenoisingBatch, DenoisingInferer, TrainingPair
 from common.training.handlers import Checkpoints, FiniteLoss, ReproducibleEpochs, TensorBoardDenoising, WeightsSaver
 
 __all__ = [
@@ -10,5 +10,6 @@ __all__ = [
     "FiniteLoss",
     "ReproducibleEpochs",
     "TensorBoardDenoising",
+    "TrainingPair",
     "WeightsSaver",
 ]

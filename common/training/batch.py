@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import torch
 from monai.engines import PrepareBatch
@@ -11,7 +12,7 @@ from monai.inferers import Inferer
 from torch import Tensor
 
 from common.diffusion import (
-    Generators,
+    Noise,
     NoiseSchedule,
     PredictionType,
     case_generators,
@@ -22,16 +23,30 @@ from common.diffusion import (
 )
 from common.networks import autocast
 
-__all__ = ["DenoisingBatch", "DenoisingInferer"]
+__all__ = ["DenoisingBatch", "DenoisingInferer", "TrainingPair"]
+
+
+class TrainingPair(NamedTuple):
+    """What the network sees, what it shall say, and its conditioning.
+
+    ``region`` (B, 1, …) holds weights of the loss, 1 where it counts; ``None`` counts every voxel.
+    """
+
+    state: Tensor
+    target: Tensor
+    region: Tensor | None = None
+    conditioning: dict[str, Tensor] | None = None
 
 
 class DenoisingBatch(PrepareBatch):
     """Noise images to random levels; the target is what the prediction type asks for (Ho et al. 2020, alg. 1).
 
+    A method that trains otherwise overrides ``pair``.
+
     Args:
         schedule: of the process.
         prediction_type: what the network outputs.
-        noise: a key of ``common.diffusion.NOISES``.
+        noise: kind of noise, or its name.
         levels: lowest and highest level (inclusive) to train on; ``None`` takes all.
         validation_seed: with a number, levels and noise depend on it and the case id alone, so that losses compare
             between epochs and runs.
@@ -41,13 +56,19 @@ class DenoisingBatch(PrepareBatch):
         self,
         schedule: NoiseSchedule,
         prediction_type: PredictionType = "epsilon",
-        noise: str = "gaussian",
+        noise: str | Noise = "gaussian",
         levels: Sequence[int] | None = None,
         validation_seed: int | None = None,
     ) -> None:
         self.schedule, self.prediction_type, self.noise = schedule, prediction_type, get_noise(noise)
         self.low, self.high = (0, schedule.steps - 1) if levels is None else (int(levels[0]), int(levels[1]))
         self.validation_seed = validation_seed
+
+    def for_validation(self, seed: int = 0) -> Self:
+        """A copy whose draws depend on ``seed`` and the case id alone."""
+        fixed = copy.copy(self)
+        fixed.validation_seed = seed
+        return fixed
 
     def __call__(
         self,
@@ -56,18 +77,29 @@ class DenoisingBatch(PrepareBatch):
         non_blocking: bool = False,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor, tuple[()], dict[str, Tensor]]:
-        """Return states (B, C, …), targets of the same shape, and the levels (B,) as keyword ``timesteps``."""
+        """Return states (B, C, …), targets of the same shape, and keywords: levels (B,) as ``timesteps``, and more.
+
+        Where only a region counts, targets are 0 outside, and ``DenoisingInferer`` sets the output to 0 there.
+        """
         x0 = to_model_range(torch.as_tensor(batchdata["image"]).to(device, non_blocking=non_blocking))
-        generators: Generators = None
         if self.validation_seed is None:
-            t = torch.randint(self.low, self.high + 1, (x0.shape[0],), device=x0.device)
+            seeds = torch.randint(2**62, (x0.shape[0],)).tolist()
         else:
             seeds = [case_seed(self.validation_seed, case) for case in batchdata["case"]]
-            generators = case_generators(seeds)
-            t = torch.tensor([self.low + seed % (self.high + 1 - self.low) for seed in seeds], device=x0.device)
+        generators = case_generators(seeds)
+        levels = [int(torch.randint(self.low, self.high + 1, (), generator=each)) for each in generators]
+        t = torch.tensor(levels, device=x0.device)
+        state, target, region, conditioning = self.pair(x0, t, generators)
+        keywords = {"timesteps": t, **(conditioning or {})}
+        if region is not None:
+            target, keywords["region"] = target * region, region
+        return state, target, (), keywords
+
+    def pair(self, x0: Tensor, t: Tensor, generators: Sequence[torch.Generator]) -> TrainingPair:
+        """State and target of images ``x0`` (B, C, …) in [-1, 1] at levels ``t`` (B,), one generator a case."""
         noise = self.noise(x0, generators)
         target = training_target(x0, noise, self.schedule, t, self.prediction_type)
-        return self.schedule.add_noise(x0, noise, t), target, (), {"timesteps": t}
+        return TrainingPair(self.schedule.add_noise(x0, noise, t), target)
 
 
 class DenoisingInferer(Inferer):
@@ -81,7 +113,8 @@ class DenoisingInferer(Inferer):
         super().__init__()
         self.amp = amp
 
-    def __call__(self, inputs: Tensor, network: Any, *args: Any, **kwargs: Any) -> Tensor:
-        """Return ``network(inputs, **kwargs)``."""
+    def __call__(self, inputs: Tensor, network: Any, *args: Any, region: Tensor | None = None, **kwargs: Any) -> Tensor:
+        """Return ``network(inputs, **kwargs)``, times ``region`` (B, 1, …) if the loss counts only there."""
         with autocast(inputs.device, self.amp):
-            return network(inputs, *args, **kwargs).float()
+            output = network(inputs, *args, **kwargs).float()
+        return output if region is None else output * region
