@@ -2,6 +2,7 @@
 
 from common.training.batch import DenoisingBatch, DenoisingInferer, TrainingPair
 from common.training.handlers import Checkpoints, FiniteLoss, ReproducibleEpochs, TensorBoardDenoising, WeightsSaver
+from common.training.workflow import TrainingRun, ValidationRun, training_loader
 
 __all__ = [
     "Checkpoints",
@@ -11,5 +12,8 @@ __all__ = [
     "ReproducibleEpochs",
     "TensorBoardDenoising",
     "TrainingPair",
+    "TrainingRun",
+    "ValidationRun",
     "WeightsSaver",
+    "training_loader",
 ]
