@@ -4,6 +4,7 @@ from common.inferers.andi import ANDiInferer
 from common.inferers.autoddpm import AutoDDPMInferer
 from common.inferers.base import AnomalyInferer, Restored
 from common.inferers.batch import InferenceBatch
+from common.inferers.denoising import DenoisingAutoencoderInferer
 from common.inferers.partial_diffusion import PartialDiffusionInferer
 from common.inferers.results import ResultWriter, postprocessing, write_nifti
 from common.inferers.synomaly import SynomalyInferer, blurred_difference, suspicious_regions
@@ -13,6 +14,7 @@ __all__ = [
     "ANDiInferer",
     "AnomalyInferer",
     "AutoDDPMInferer",
+    "DenoisingAutoencoderInferer",
     "InferenceBatch",
     "PartialDiffusionInferer",
     "Restored",

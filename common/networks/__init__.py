@@ -1,5 +1,6 @@
 """Networks, and the denoiser protocol through which samplers see them."""
 
+from common.networks.autoencoder import DenoisingAutoencoder
 from common.networks.denoiser import Denoiser
 from common.networks.devices import autocast, has_bfloat16, select_device
 from common.networks.unet import DenoisingUNet
@@ -7,6 +8,7 @@ from common.networks.weights import check_weights, load_weights, save_weights, s
 
 __all__ = [
     "Denoiser",
+    "DenoisingAutoencoder",
     "DenoisingUNet",
     "autocast",
     "check_weights",

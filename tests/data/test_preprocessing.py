@@ -10,7 +10,7 @@ from PIL import Image
 
 from common.data import Preprocessing, SliceTraining, load_cases
 from common.data.brain_mask import MNI_AFFINE, MNI_SHAPE, estimate_brain_mask, mni_brain_mask
-from common.data.transforms import AntiAliasd, PicturesToVolumesd, RobustIntensityd, SelectLeveld
+from common.data.transforms import AntiAliasd, FullScaled, PicturesToVolumesd, RobustIntensityd, SelectLeveld
 from common.errors import InputError
 
 AFFINE = np.array([[-2.0, 0, 0, 60], [0, 2.0, 0, -70], [0, 0, 4.0, -20], [0, 0, 0, 1]])
@@ -131,6 +131,20 @@ def test_a_constant_brain_is_refused():
     case: Any = {"image": ones, "brain_mask": ones.clone(), "case": "a"}
     with pytest.raises(InputError, match="constant inside the brain"):
         RobustIntensityd("image")(case)
+
+
+@pytest.mark.parametrize(("largest", "scale"), [(1.0, 1.0), (255.0, 255.0)])
+def test_comparable_intensities_are_taken_as_they_are(largest, scale):
+    image = MetaTensor(torch.linspace(0, largest, 64).reshape(1, 8, 8, 1))
+    brain = MetaTensor((torch.arange(64) % 2).float().reshape(1, 8, 8, 1))
+    scaled = FullScaled("image")({"image": image, "brain_mask": brain})["image"]
+    torch.testing.assert_close(scaled.as_tensor(), image.as_tensor() / scale * brain.as_tensor())
+
+
+def test_intensities_of_no_known_scale_are_refused():
+    ones = MetaTensor(torch.ones(1, 8, 8, 1))
+    with pytest.raises(InputError, match="values from 1 to 300"):
+        FullScaled("image")({"image": torch.cat([ones, 300 * ones]), "brain_mask": ones, "case": "a"})
 
 
 def test_large_brains_are_padded_not_cropped(tmp_path):

@@ -6,11 +6,12 @@ tolerance is 5e-4, against intended ones 1e-5.
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from common.anomaly import dilate, gaussian_smooth, harmonic_mean, quantile, residual
+from common.anomaly import clean_map, dilate, gaussian_smooth, harmonic_mean, quantile, residual
 from common.diffusion import NoiseSchedule, Prediction, StaticClip, sampling_levels, to_image_range, to_model_range
 from common.inferers import region_mask
 from common.networks import Denoiser
@@ -183,3 +184,15 @@ def test_autoddpm_without_the_last_step(autoddpm):
     # The published numbers themselves; its resampling adds the noise of a level too low, worth 1e-3 at most here.
     check(y, (361.202126, [0.55, 0.602776, 0.632394], 0.626586, -1.021903, 1.021903), 1.5e-3)
     check(residual(x, y.clamp(0, 1)) * score, (137.478226, [0.0, 0.0, 0.0], 0.0, 0.0, 0.884098), 1.5e-3)
+
+
+def test_error_map_of_the_denoising_autoencoder():
+    """The authors erode before the median, by squares; here the mask touches the border, where both are the same."""
+    k, i, j = np.meshgrid(np.arange(4), np.arange(32), np.arange(32), indexing="ij")
+    image = 0.5 + 0.5 * np.sin(0.3 * i + 0.2 * j + k)
+    restored = 0.9 * image + 0.05 * np.cos(j)
+    error = residual(torch.from_numpy(image)[None], torch.from_numpy(restored)[None]).numpy()[0, 0, ..., None]
+    everything = np.ones_like(error)
+    eroded = clean_map(error, everything, median=1, erosion=2)
+    assert eroded.sum() == pytest.approx(48.106737, abs=1e-4)
+    assert clean_map(eroded, everything, median=5, erosion=0).sum() == pytest.approx(40.683797, abs=1e-4)

@@ -1,0 +1,42 @@
+"""One pass of a network over the image as it is: what it removes is the anomaly (Kascenas et al. 2022)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from common.diffusion import to_image_range, to_model_range
+from common.inferers.base import AnomalyInferer, Restored
+from common.networks import Denoiser
+from common.samplers import Callback, Step
+
+__all__ = ["DenoisingAutoencoderInferer"]
+
+
+class DenoisingAutoencoderInferer(AnomalyInferer):
+    """Show the network the clean image, once; no noise is added, and no seed has an effect.
+
+    Args:
+        **kwargs: of ``AnomalyInferer``; ``noise`` has no effect.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.timesteps = [0]
+
+    @property
+    def evaluations_per_slice(self) -> int:
+        """One."""
+        return 1
+
+    def restore(
+        self, image: Tensor, denoiser: Denoiser, generator: list[torch.Generator], callback: Callback
+    ) -> Restored:
+        """Denoise and compare."""
+        x = to_model_range(image)
+        prediction = denoiser(x, self.timesteps[0])
+        callback(Step(0, self.timesteps[0], x, *prediction))
+        healthy = to_image_range(prediction.x0)
+        return Restored(self.build_map(denoiser)(image, healthy), healthy)
