@@ -1,13 +1,17 @@
 """What training a denoiser adds to MONAI's trainer."""
 
 from common.training.batch import DenoisingBatch, DenoisingInferer, TrainingPair
+from common.training.conditioned import ConditionedBatch
 from common.training.handlers import Checkpoints, FiniteLoss, ReproducibleEpochs, TensorBoardDenoising, WeightsSaver
+from common.training.masking import MaskedBatch
 
 __all__ = [
     "Checkpoints",
+    "ConditionedBatch",
     "DenoisingBatch",
     "DenoisingInferer",
     "FiniteLoss",
+    "MaskedBatch",
     "ReproducibleEpochs",
     "TensorBoardDenoising",
     "TrainingPair",
