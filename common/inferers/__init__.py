@@ -4,7 +4,7 @@ from common.inferers.autoddpm import AutoDDPMInferer
 from common.inferers.base import AnomalyInferer, Restored
 from common.inferers.batch import InferenceBatch
 from common.inferers.partial_diffusion import PartialDiffusionInferer
-from common.inferers.results import ResultWriter, write_nifti
+from common.inferers.results import ResultWriter, postprocessing, write_nifti
 from common.inferers.thor import ThorInferer, region_mask
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Restored",
     "ResultWriter",
     "ThorInferer",
+    "postprocessing",
     "region_mask",
     "write_nifti",
 ]

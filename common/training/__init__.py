@@ -4,6 +4,7 @@ from common.training.batch import DenoisingBatch, DenoisingInferer, TrainingPair
 from common.training.conditioned import ConditionedBatch
 from common.training.handlers import Checkpoints, FiniteLoss, ReproducibleEpochs, TensorBoardDenoising, WeightsSaver
 from common.training.masking import MaskedBatch
+from common.training.workflow import TrainingRun, ValidationRun, training_loader
 
 __all__ = [
     "Checkpoints",
@@ -15,5 +16,8 @@ __all__ = [
     "ReproducibleEpochs",
     "TensorBoardDenoising",
     "TrainingPair",
+    "TrainingRun",
+    "ValidationRun",
     "WeightsSaver",
+    "training_loader",
 ]
