@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from common.errors import InputError
 from common.networks.encoder import ImageEncoder
 from common.networks.unet import DenoisingUNet
+from common.networks.weights import load_weights
 
 __all__ = ["ConditionedUNet"]
 
@@ -47,6 +49,16 @@ class ConditionedUNet(DenoisingUNet):
                 if isinstance(child, DiffusionUNetResnetBlock):
                     setattr(parent, name, _ScaleShiftBlock.like(child))
         self.encoder = encoder
+
+    def load_encoder(self, path: str | Path) -> Self:
+        """Load weights of a pre-trained encoder (in place); an empty path leaves the encoder as it is.
+
+        Raises:
+            InputError: as ``load_weights``.
+        """
+        if str(path):
+            load_weights(self.encoder, path)
+        return self
 
     def encode(self, image: Tensor) -> Tensor:
         """Codes (B, dim) of images (B, C, …) in the model's range, to be given as ``condition`` again and again.
