@@ -3,6 +3,8 @@
 from common.inferers.autoddpm import AutoDDPMInferer
 from common.inferers.base import AnomalyInferer, Restored
 from common.inferers.batch import InferenceBatch
+from common.inferers.conditioned import ConditionedInferer
+from common.inferers.mahalanobis import MahalanobisInferer
 from common.inferers.partial_diffusion import PartialDiffusionInferer
 from common.inferers.results import ResultWriter, postprocessing, write_nifti
 from common.inferers.thor import ThorInferer, region_mask
@@ -10,7 +12,9 @@ from common.inferers.thor import ThorInferer, region_mask
 __all__ = [
     "AnomalyInferer",
     "AutoDDPMInferer",
+    "ConditionedInferer",
     "InferenceBatch",
+    "MahalanobisInferer",
     "PartialDiffusionInferer",
     "Restored",
     "ResultWriter",

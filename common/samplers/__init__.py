@@ -9,7 +9,7 @@ from common.samplers.basic import (
     ddpm_sample,
     partial_diffusion,
 )
-from common.samplers.estimate import single_step
+from common.samplers.estimate import estimates, single_step
 from common.samplers.guidance import ClassifierFreeGuidance, GradientGuidance, class_log_probability, compose
 from common.samplers.inpaint import inpaint, resampling_levels
 from common.samplers.thor import HARMONISE_LEVELS, MAP_LEVELS, ThorSample, thor_sample
@@ -32,6 +32,7 @@ __all__ = [
     "ddim_invert",
     "ddim_sample",
     "ddpm_sample",
+    "estimates",
     "inpaint",
     "partial_diffusion",
     "resampling_levels",
