@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from monai.bundle import ConfigWorkflow
 
 from common.networks import check_weights
 from tests.bundles import zoo
@@ -38,6 +39,6 @@ def test_there_are_encoders() -> None:
     assert "cddpm" in {bundle.name for bundle in ENCODERS}
 
 
-def _encoder(made: zoo.ConfigWorkflow) -> dict[str, torch.Tensor]:
+def _encoder(made: ConfigWorkflow) -> dict[str, torch.Tensor]:
     made.initialize()
     return made.parser.get_parsed_content("network").encoder.state_dict()
