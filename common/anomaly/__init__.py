@@ -1,6 +1,6 @@
 """Anomaly maps, post-processing, and thresholds."""
 
-from common.anomaly.filters import dilate, gaussian_smooth, grey_closing, quantile
+from common.anomaly.filters import dilate, gaussian_smooth, grey_closing, opencv_blur, quantile
 from common.anomaly.mahalanobis import check_mahalanobis, mahalanobis
 from common.anomaly.maps import MAPS, AnomalyMap, Polarity, get_map, harmonic_mean, residual, squared, ssim
 from common.anomaly.perceptual import FeatureDistance, LpipsDistance
@@ -24,6 +24,7 @@ __all__ = [
     "grey_closing",
     "harmonic_mean",
     "mahalanobis",
+    "opencv_blur",
     "quantile",
     "residual",
     "resolve_threshold",

@@ -9,18 +9,22 @@ from common.samplers.basic import (
     ddpm_sample,
     partial_diffusion,
 )
+from common.samplers.deviation import ANDI_LEVELS, Deviation, reverse_deviation
 from common.samplers.estimate import estimates, single_step
 from common.samplers.guidance import ClassifierFreeGuidance, GradientGuidance, class_log_probability, compose
 from common.samplers.inpaint import inpaint, resampling_levels
+from common.samplers.multistage import multistage
 from common.samplers.thor import HARMONISE_LEVELS, MAP_LEVELS, ThorSample, thor_sample
 from common.samplers.walk import Callback, Guidance, Step
 
 __all__ = [
+    "ANDI_LEVELS",
     "HARMONISE_LEVELS",
     "MAP_LEVELS",
     "SAMPLERS",
     "Callback",
     "ClassifierFreeGuidance",
+    "Deviation",
     "GradientGuidance",
     "Guidance",
     "Method",
@@ -34,8 +38,10 @@ __all__ = [
     "ddpm_sample",
     "estimates",
     "inpaint",
+    "multistage",
     "partial_diffusion",
     "resampling_levels",
+    "reverse_deviation",
     "single_step",
     "thor_sample",
 ]
