@@ -1,6 +1,7 @@
 """Anomaly maps, post-processing, and thresholds."""
 
 from common.anomaly.filters import dilate, gaussian_smooth, grey_closing, opencv_blur, quantile
+from common.anomaly.mahalanobis import check_mahalanobis, mahalanobis
 from common.anomaly.maps import MAPS, AnomalyMap, Polarity, get_map, harmonic_mean, residual, squared, ssim
 from common.anomaly.perceptual import FeatureDistance, LpipsDistance
 from common.anomaly.postprocess import PostProcessd, clean_map, clean_mask
@@ -14,6 +15,7 @@ __all__ = [
     "Polarity",
     "PostProcessd",
     "Threshold",
+    "check_mahalanobis",
     "clean_map",
     "clean_mask",
     "dilate",
@@ -21,6 +23,7 @@ __all__ = [
     "get_map",
     "grey_closing",
     "harmonic_mean",
+    "mahalanobis",
     "opencv_blur",
     "quantile",
     "residual",

@@ -19,7 +19,9 @@ from monai.transforms import (
     Orientationd,
     RandAdjustContrastd,
     RandAffined,
+    RandBiasFieldd,
     RandFlipd,
+    RandGaussianSmoothd,
     RandSpatialCropd,
     ResizeWithPadOrCropd,
     SelectItemsd,
@@ -126,6 +128,10 @@ def _to_binary(mask: MetaTensor) -> MetaTensor:
     return (mask > (127.5 if mask.max() > 1 else 0.49999)).to(mask.dtype)
 
 
+def _to_range(image: MetaTensor) -> MetaTensor:
+    return image.clamp(0, 1)
+
+
 class SliceTraining(Compose):
     """Preprocessing and augmentation for training a 2-D network: cases with ``image`` (C, x, y) and their id.
 
@@ -140,6 +146,8 @@ class SliceTraining(Compose):
         scale: largest relative change of size.
         translate: largest shift in pixels.
         gamma: range of the exponent on intensities, applied to every other image.
+        bias_field_prob: probability of a smooth multiplicative field, as of an MR coil.
+        blur_prob: probability of a Gaussian blur, σ up to a pixel.
     """
 
     def __init__(
@@ -152,6 +160,8 @@ class SliceTraining(Compose):
         scale: float = 0.1,
         translate: float = 4.0,
         gamma: Sequence[float] = (0.8, 1.25),
+        bias_field_prob: float = 0.0,
+        blur_prob: float = 0.0,
     ) -> None:
         one_slice = (-1, -1, 1)
         steps: list[Any] = [*preprocessing.transforms, SelectItemsd(["image", "case"])]
@@ -174,5 +184,11 @@ class SliceTraining(Compose):
                 affine,
                 RandAdjustContrastd("image", prob=0.5, gamma=(float(gamma[0]), float(gamma[1]))),
             ]
+        if augment and bias_field_prob > 0:
+            steps.append(RandBiasFieldd("image", prob=bias_field_prob, degree=3, coeff_range=(-0.1, 0.1)))
+            steps.append(Lambdad("image", _to_range))
+        if augment and blur_prob > 0:
+            sigma = (0.25, 1.0)
+            steps.append(RandGaussianSmoothd("image", prob=blur_prob, sigma_x=sigma, sigma_y=sigma))
         steps.append(EnsureTyped("image", dtype=torch.float32, track_meta=False))
         super().__init__(steps)

@@ -4,7 +4,9 @@ from common.inferers.andi import ANDiInferer
 from common.inferers.autoddpm import AutoDDPMInferer
 from common.inferers.base import AnomalyInferer, Restored
 from common.inferers.batch import InferenceBatch
+from common.inferers.conditioned import ConditionedInferer
 from common.inferers.denoising import DenoisingAutoencoderInferer
+from common.inferers.mahalanobis import MahalanobisInferer
 from common.inferers.partial_diffusion import PartialDiffusionInferer
 from common.inferers.results import ResultWriter, postprocessing, write_nifti
 from common.inferers.synomaly import SynomalyInferer, blurred_difference, suspicious_regions
@@ -14,8 +16,10 @@ __all__ = [
     "ANDiInferer",
     "AnomalyInferer",
     "AutoDDPMInferer",
+    "ConditionedInferer",
     "DenoisingAutoencoderInferer",
     "InferenceBatch",
+    "MahalanobisInferer",
     "PartialDiffusionInferer",
     "Restored",
     "ResultWriter",

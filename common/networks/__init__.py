@@ -1,15 +1,20 @@
 """Networks, and the denoiser protocol through which samplers see them."""
 
 from common.networks.autoencoder import DenoisingAutoencoder
+from common.networks.conditioned import ConditionedUNet
 from common.networks.denoiser import Denoiser
 from common.networks.devices import autocast, has_bfloat16, select_device
+from common.networks.encoder import ImageEncoder, MaskedAutoencoder
 from common.networks.unet import DenoisingUNet
 from common.networks.weights import check_weights, load_weights, save_weights, sha256
 
 __all__ = [
+    "ConditionedUNet",
     "Denoiser",
     "DenoisingAutoencoder",
     "DenoisingUNet",
+    "ImageEncoder",
+    "MaskedAutoencoder",
     "autocast",
     "check_weights",
     "has_bfloat16",

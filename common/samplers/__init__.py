@@ -10,7 +10,7 @@ from common.samplers.basic import (
     partial_diffusion,
 )
 from common.samplers.deviation import ANDI_LEVELS, Deviation, reverse_deviation
-from common.samplers.estimate import single_step
+from common.samplers.estimate import estimates, single_step
 from common.samplers.guidance import ClassifierFreeGuidance, GradientGuidance, class_log_probability, compose
 from common.samplers.inpaint import inpaint, resampling_levels
 from common.samplers.multistage import multistage
@@ -36,6 +36,7 @@ __all__ = [
     "ddim_invert",
     "ddim_sample",
     "ddpm_sample",
+    "estimates",
     "inpaint",
     "multistage",
     "partial_diffusion",

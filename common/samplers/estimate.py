@@ -1,7 +1,8 @@
-"""One network evaluation instead of a loop: the image that explains a noised state."""
+"""One network evaluation instead of a loop: the image that explains a noised state, once or several times."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from common.diffusion import Generators, Noise, Prediction, gaussian_noise
 from common.networks import Denoiser
 from common.samplers.walk import Callback, Step
 
-__all__ = ["single_step"]
+__all__ = ["estimates", "single_step"]
 
 
 def single_step(
@@ -50,3 +51,52 @@ def single_step(
     if callback is not None:
         callback(Step(0, level, x_t, prediction.x0, prediction.eps))
     return prediction
+
+
+def estimates(
+    denoiser: Denoiser,
+    x: Tensor,
+    levels: Sequence[int],
+    *,
+    noise: Noise = gaussian_noise,
+    generator: Generators = None,
+    max_batch: int = 64,
+    callback: Callback | None = None,
+    **conditioning: Any,
+) -> Tensor:
+    """Noise an image to several levels, or to one level several times, and estimate it again from each.
+
+    The same as ``single_step`` for one level after the other, but levels share batches of the network.
+
+    Args:
+        denoiser: estimates image and noise.
+        x: image (B, C, …) in the model's range.
+        levels: to noise to, one for each estimate; may repeat.
+        noise: kind of noise, drawn anew for each estimate.
+        generator: source of randomness, one for all or one a case; the estimates draw from it in their order.
+        max_batch: most states in one call of the network, but never less than the B of one level.
+        callback: sees each estimate as a step.
+        **conditioning: for the network; tensors (B, …) hold one entry a case.
+
+    Returns:
+        x̂_0 of each level (n, B, C, …).
+
+    Raises:
+        InputError: a level is not in the schedule.
+    """
+    cases = x.shape[0]
+    share = max(1, max_batch // cases)
+    results: list[Tensor] = []
+    for start in range(0, len(levels), share):
+        part = levels[start : start + share]
+        states = torch.cat([denoiser.schedule.add_noise(x, noise(x, generator), level) for level in part])
+        keywords = {
+            key: torch.cat([value] * len(part)) if isinstance(value, Tensor) else value
+            for key, value in conditioning.items()
+        }
+        prediction = denoiser(states, torch.tensor(part, device=x.device).repeat_interleave(cases), **keywords)
+        for i, (level, *step) in enumerate(zip(part, *(s.split(cases) for s in (states, *prediction)), strict=True)):
+            if callback is not None:
+                callback(Step(start + i, level, *step))
+            results.append(step[1])
+    return torch.stack(results)

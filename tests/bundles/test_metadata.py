@@ -70,7 +70,8 @@ def test_network_does_what_the_metadata_say(bundle: Path, config: str) -> None:
 @matrix
 def test_training_and_inference_mean_one_network(bundle: Path) -> None:
     train, inference = (zoo.read(bundle, name) for name in ("train.json", "inference.json"))
-    for key in ("network_def", "schedule", "spatial_size"):
+    shared = {name for name, _ in zoo.networks(train)} & {name for name, _ in zoo.networks(inference)}
+    for key in {"network_def", "schedule", "spatial_size", *shared}:
         assert train.get(key) == inference.get(key)
 
 

@@ -1,0 +1,70 @@
+"""cDDPM: estimates from several noise levels by a denoiser that is conditioned on the image (Behrendt et al. 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from common.diffusion import to_image_range, to_model_range
+from common.errors import InputError
+from common.inferers.base import AnomalyInferer, Restored
+from common.networks import Denoiser, autocast
+from common.samplers import Callback, estimates
+
+__all__ = ["ConditionedInferer"]
+
+
+class ConditionedInferer(AnomalyInferer):
+    """Noise the image to each of a few levels, estimate it again at once, and map what differs from the mean estimate.
+
+    The network sees the code of the whole image besides, which is made once. It needs ``encode(image)`` and to be
+    called with ``condition``, as ``ConditionedUNet``.
+
+    Args:
+        noise_levels: levels to noise to; one evaluation each.
+        max_batch: most states in one call of the network.
+        **kwargs: of ``AnomalyInferer``; by default the network outputs the image, and noise is simplex.
+
+    Raises:
+        InputError: no levels, or levels outside the schedule, at construction.
+    """
+
+    def __init__(self, *, noise_levels: Sequence[int] = (249, 499, 749), max_batch: int = 64, **kwargs: Any) -> None:
+        super().__init__(**{"prediction_type": "sample", "noise": "simplex", **kwargs})
+        if not noise_levels:
+            raise InputError("noise_levels", "are empty", "give at least one level, e.g. [499]")
+        for level in noise_levels:
+            self.schedule.alpha_bar(level)
+        self.timesteps, self.max_batch = list(noise_levels), max_batch
+
+    @property
+    def evaluations_per_slice(self) -> int:
+        """One for each level."""
+        return len(self.timesteps)
+
+    def reconstruct(
+        self, image: Tensor, denoiser: Denoiser, generator: list[torch.Generator], callback: Callback
+    ) -> Tensor:
+        """The estimates (n, B, C, …) in [0, 1] of images (B, C, …) in [0, 1], one for each level.
+
+        Raises:
+            InputError: the network makes no codes.
+        """
+        encode = getattr(denoiser.network, "encode", None)
+        if encode is None:
+            raise InputError("network", "has no encode() to be conditioned with", "use ConditionedUNet")
+        x = to_model_range(image)
+        with autocast(x.device, denoiser.amp):
+            code = encode(x).float()
+        options: dict[str, Any] = {"noise": self.noise, "generator": generator, "max_batch": self.max_batch}
+        return to_image_range(estimates(denoiser, x, self.timesteps, callback=callback, condition=code, **options))
+
+    def restore(
+        self, image: Tensor, denoiser: Denoiser, generator: list[torch.Generator], callback: Callback
+    ) -> Restored:
+        """Average the estimates and compare."""
+        healthy = self.reconstruct(image, denoiser, generator, callback).mean(dim=0)
+        return Restored(self.build_map(denoiser)(image, healthy), healthy)
