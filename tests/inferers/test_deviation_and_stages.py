@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from common.diffusion import NoiseSchedule, StaticClip, case_generators, gaussian_noise
+from common.diffusion import NoiseSchedule, StaticClip, case_generators, gaussian_noise, to_model_range
 from common.errors import InputError
 from common.inferers import ANDiInferer, SynomalyInferer, suspicious_regions
 from common.networks import Denoiser
@@ -63,6 +63,10 @@ def test_deviation_of_a_perfect_guess_is_small_but_not_zero():
 
 def andi(**options):
     return ANDiInferer(schedule=SCHEDULE, progress=False, **options)
+
+
+def synomaly(**options):
+    return SynomalyInferer(schedule=SCHEDULE, progress=False, **options)
 
 
 def test_andi_levels():
@@ -164,7 +168,25 @@ def test_small_components_and_corners_are_not_suspicious():
 @pytest.mark.parametrize("options", [{"max_stages": 0}, {"blur": 4}, {"blur": 0}, {"noise_level": 1000}])
 def test_synomaly_that_cannot_be_is_refused(options):
     with pytest.raises(InputError):
-        SynomalyInferer(schedule=SCHEDULE, **options)
+        synomaly(**options)
+
+
+def test_synomaly_ends_early_and_its_map_is_not_thresholded():
+    """A network that darkens everything by a little less than what is suspicious."""
+    image = torch.full((2, 1, 16, 16), 0.8)
+    image[1, :, 4:12, 4:12] = 0.4
+    calls: list[int] = []
+
+    def network(x, timesteps):
+        calls.append(x.shape[0])
+        return to_model_range(image[: x.shape[0]]) - 0.1
+
+    inferer = synomaly(prediction_type="sample")
+    out = inferer(image, network, seeds=[1, 2])
+    assert calls == [2, 2]  # all pixels, none, none
+    assert inferer.evaluations == 4
+    torch.testing.assert_close(out["pseudo_healthy"], image - 0.05)
+    torch.testing.assert_close(out["anomaly_map"], torch.full((2, 1, 16, 16), 0.05))
 
 
 def test_the_way_back_may_have_noise_of_its_own():

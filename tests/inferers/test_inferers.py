@@ -181,6 +181,7 @@ def test_masks_and_seeds_that_do_not_fit_are_refused(network):
         {"spacing": "even"},
         {"anomaly_map": "residuum"},
         {"noise": "pink"},
+        {"reverse_noise": "pink"},
         {"sampler": "euler"},
         {"output": "mask"},
     ],

@@ -105,9 +105,9 @@ def _plane(size: tuple[int, int], octaves: int, persistence: float, wavelength: 
     starts = dims * np.searchsorted(pixel[order], np.arange(size[0] * size[1]))
     return _Plane(
         vertices,
-        torch.from_numpy(columns.reshape(-1)),
+        torch.from_numpy(columns.reshape(-1).astype(np.int32)),
         torch.from_numpy(weight[order].astype(np.float32).reshape(-1)),
-        torch.from_numpy(starts),
+        torch.from_numpy(starts.astype(np.int32)),
     )
 
 
