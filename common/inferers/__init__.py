@@ -4,6 +4,8 @@ from common.inferers.autoddpm import AutoDDPMInferer
 from common.inferers.base import AnomalyInferer, Restored
 from common.inferers.batch import InferenceBatch
 from common.inferers.partial_diffusion import PartialDiffusionInferer
+from common.inferers.patched import PatchedInferer
+from common.inferers.restoration import RestorationInferer
 from common.inferers.results import ResultWriter, write_nifti
 from common.inferers.thor import ThorInferer, region_mask
 
@@ -12,6 +14,8 @@ __all__ = [
     "AutoDDPMInferer",
     "InferenceBatch",
     "PartialDiffusionInferer",
+    "PatchedInferer",
+    "RestorationInferer",
     "Restored",
     "ResultWriter",
     "ThorInferer",

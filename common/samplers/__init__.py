@@ -9,9 +9,11 @@ from common.samplers.basic import (
     ddpm_sample,
     partial_diffusion,
 )
-from common.samplers.estimate import single_step
+from common.samplers.cold import cold_sample
+from common.samplers.estimate import estimate_states, single_step
 from common.samplers.guidance import ClassifierFreeGuidance, GradientGuidance, class_log_probability, compose
 from common.samplers.inpaint import inpaint, resampling_levels
+from common.samplers.patches import Overlap, Patch, box_mask, patch_boxes, patched_estimate
 from common.samplers.thor import HARMONISE_LEVELS, MAP_LEVELS, ThorSample, thor_sample
 from common.samplers.walk import Callback, Guidance, Step
 
@@ -24,16 +26,23 @@ __all__ = [
     "GradientGuidance",
     "Guidance",
     "Method",
+    "Overlap",
+    "Patch",
     "Step",
     "ThorSample",
+    "box_mask",
     "check_sampler",
     "class_log_probability",
+    "cold_sample",
     "compose",
     "ddim_invert",
     "ddim_sample",
     "ddpm_sample",
+    "estimate_states",
     "inpaint",
     "partial_diffusion",
+    "patch_boxes",
+    "patched_estimate",
     "resampling_levels",
     "single_step",
     "thor_sample",

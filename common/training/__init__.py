@@ -1,13 +1,21 @@
 """What training a denoiser adds to MONAI's trainer."""
 
 from common.training.batch import DenoisingBatch, DenoisingInferer, TrainingPair
+from common.training.corruption import MaskedCorruption
+from common.training.degradation import Degradation, DegradationBatch, Degraded
 from common.training.handlers import Checkpoints, FiniteLoss, ReproducibleEpochs, TensorBoardDenoising, WeightsSaver
+from common.training.patched import PatchedBatch
 
 __all__ = [
     "Checkpoints",
+    "Degradation",
+    "DegradationBatch",
+    "Degraded",
     "DenoisingBatch",
     "DenoisingInferer",
     "FiniteLoss",
+    "MaskedCorruption",
+    "PatchedBatch",
     "ReproducibleEpochs",
     "TensorBoardDenoising",
     "TrainingPair",
