@@ -7,7 +7,7 @@ scaled by its own extremes: the same number means the same in every image.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import reduce
+from functools import partial, reduce
 from typing import Literal
 
 import torch
@@ -59,7 +59,13 @@ def ssim(image: Tensor, healthy: Tensor, window: int = 11) -> Tensor:
     return ((1 - similarity) / 2).clamp(min=0).mean(dim=1, keepdim=True)
 
 
-MAPS: dict[str, AnomalyMap] = {"residual": residual, "squared": squared, "ssim": ssim}
+MAPS: dict[str, AnomalyMap] = {
+    "residual": residual,
+    "residual_bright": partial(residual, polarity="bright"),
+    "residual_dark": partial(residual, polarity="dark"),
+    "squared": squared,
+    "ssim": ssim,
+}
 
 
 def get_map(name: str, extra: dict[str, AnomalyMap] | None = None) -> AnomalyMap:

@@ -31,6 +31,7 @@ from monai.transforms import (
 from common.data.transforms import (
     AntiAliasd,
     BrainMaskd,
+    FullScaled,
     HealthyMaskd,
     PicturesToVolumesd,
     RobustIntensityd,
@@ -61,7 +62,8 @@ class Preprocessing(Compose):
         slice_mm: level of pictures in mm (see ``PicturesToVolumesd``).
         slice_range_mm: levels of a volume to use (see ``SelectLeveld``); ``None`` uses all.
         space: space of volumes (``auto``, ``mni``, ``native``; see ``SelectLeveld``).
-        percentiles: inside the brain, that become 0 and ``top``.
+        percentiles: inside the brain, that become 0 and ``top``; ``None`` trusts intensities that are comparable
+            already: [0, 1], or 8 bits, which are divided by 255.
         top: intensity of the upper percentile.
 
     A case then has ``image`` (C, x, y, z), ``brain_mask`` (1, x, y, z) and, where there is one, ``mask``
@@ -82,7 +84,7 @@ class Preprocessing(Compose):
         slice_mm: float | None = None,
         slice_range_mm: Sequence[float] | None = None,
         space: str = "auto",
-        percentiles: Sequence[float] = (1.0, 99.0),
+        percentiles: Sequence[float] | None = (1.0, 99.0),
         top: float = 0.8,
     ) -> None:
         level = None if slice_range_mm is None else (float(slice_range_mm[0]), float(slice_range_mm[1]))
@@ -110,7 +112,9 @@ class Preprocessing(Compose):
         if fixed_size:
             steps.append(ResizeWithPadOrCropd(_IMAGES, spatial_size=size, **options))
         steps += [
-            RobustIntensityd("image", lower=percentiles[0], upper=percentiles[1], top=top),
+            FullScaled("image")
+            if percentiles is None
+            else RobustIntensityd("image", percentiles[0], percentiles[1], top),
             Lambdad("mask", _to_binary, **options),
             SelectItemsd(_KEPT, **options),
         ]

@@ -21,6 +21,7 @@ from common.errors import InputError
 __all__ = [
     "AntiAliasd",
     "BrainMaskd",
+    "FullScaled",
     "HealthyMaskd",
     "PicturesToVolumesd",
     "RobustIntensityd",
@@ -238,4 +239,31 @@ class RobustIntensityd(MapTransform):
                     raise InputError(case_name(data), "is constant inside the brain", "check image and brain mask")
                 target[brain] = np.clip((channel[brain] - low) * (self.top / (high - low)), 0, 1)
             case[key] = like(scaled, case[key])
+        return case
+
+
+class FullScaled(MapTransform):
+    """Take intensities as they are in [0, 1], or divide those of 8 bits by 255; everything outside the brain is 0.
+
+    For images whose intensities are comparable already, so that a large lesion does not darken the rest.
+
+    Args:
+        keys: images (C, …).
+
+    Raises:
+        InputError: values below 0 or above 255.
+    """
+
+    def __call__(self, data: Data) -> dict[Hashable, Any]:
+        """Return the case with scaled images."""
+        case = dict(data)
+        brain = np.asarray(case["brain_mask"]) > 0.5
+        for key in self.key_iterator(case):
+            image = np.asarray(case[key], dtype=np.float32)
+            low, high = float(image.min()), float(image.max())
+            if low < -1e-3 or high > 255 * (1 + 1e-3):
+                reach = f"has values from {low:.3g} to {high:.3g}"
+                raise InputError(case_name(data), reach, "scale it to [0, 1], or give percentiles")
+            scale = 1 / 255 if high > 1 + 1e-3 else 1.0
+            case[key] = like(np.clip(image * scale, 0, 1) * brain, case[key])
         return case

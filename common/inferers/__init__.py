@@ -6,7 +6,7 @@ from common.inferers.batch import InferenceBatch
 from common.inferers.partial_diffusion import PartialDiffusionInferer
 from common.inferers.patched import PatchedInferer
 from common.inferers.restoration import RestorationInferer
-from common.inferers.results import ResultWriter, write_nifti
+from common.inferers.results import ResultWriter, postprocessing, write_nifti
 from common.inferers.thor import ThorInferer, region_mask
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Restored",
     "ResultWriter",
     "ThorInferer",
+    "postprocessing",
     "region_mask",
     "write_nifti",
 ]

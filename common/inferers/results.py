@@ -12,11 +12,12 @@ import nibabel as nib
 import numpy as np
 from ignite.engine import Engine, Events
 from monai.data import MetaTensor
+from monai.transforms import Compose, FlattenSubKeysd, Invertd, InvertibleTransform, Transform
 
 from common.files import write_json
 from common.inferers.base import AnomalyInferer
 
-__all__ = ["ResultWriter", "write_nifti"]
+__all__ = ["ResultWriter", "postprocessing", "write_nifti"]
 
 
 def write_nifti(path: str | Path, volume: MetaTensor) -> None:
@@ -32,6 +33,20 @@ def write_nifti(path: str | Path, volume: MetaTensor) -> None:
     partial = path.with_name(f".partial-{path.name}")
     nib.save(image, partial)
     os.replace(partial, path)
+
+
+def postprocessing(clean: Transform, invert: InvertibleTransform | None = None) -> Compose:
+    """From what an inferer returns to what is written or scored.
+
+    Args:
+        clean: cleans the map and makes the mask.
+        invert: preprocessing to undo, so that results lie where the input lies; ``None`` keeps the network's grid.
+    """
+    keys = ["anomaly_map", "pseudo_healthy", "anomaly_mask"]
+    steps: list[Any] = [FlattenSubKeysd("pred", delete_keys=True), clean]
+    if invert is not None:
+        steps.append(Invertd(keys, invert, orig_keys="image", nearest_interp=[False, False, True]))
+    return Compose(steps)
 
 
 class ResultWriter:

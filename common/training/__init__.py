@@ -5,6 +5,7 @@ from common.training.corruption import MaskedCorruption
 from common.training.degradation import Degradation, DegradationBatch, Degraded
 from common.training.handlers import Checkpoints, FiniteLoss, ReproducibleEpochs, TensorBoardDenoising, WeightsSaver
 from common.training.patched import PatchedBatch
+from common.training.workflow import TrainingRun, ValidationRun, training_loader
 
 __all__ = [
     "Checkpoints",
@@ -19,5 +20,8 @@ __all__ = [
     "ReproducibleEpochs",
     "TensorBoardDenoising",
     "TrainingPair",
+    "TrainingRun",
+    "ValidationRun",
     "WeightsSaver",
+    "training_loader",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -18,6 +18,7 @@ from common.diffusion import (
     case_generators,
     case_seed,
     get_noise,
+    predict,
     to_model_range,
     training_target,
 )
@@ -100,6 +101,14 @@ class DenoisingBatch(PrepareBatch):
         noise = self.noise(x0, generators)
         target = training_target(x0, noise, self.schedule, t, self.prediction_type)
         return TrainingPair(self.schedule.add_noise(x0, noise, t), target)
+
+    def show(self, network: Callable[..., Tensor], x0: Tensor, level: int) -> tuple[Tensor, Tensor]:
+        """For pictures: states of images ``x0`` (B, C, …) at a level, and what the network takes for the image."""
+        t = torch.full((x0.shape[0],), level, device=x0.device)
+        pair = self.pair(x0, t, case_generators(range(x0.shape[0])))
+        keywords = {"timesteps": t, **(pair.conditioning or {})}
+        output = network(pair.state, **keywords).float()
+        return pair.state, predict(output, pair.state, self.schedule, t, self.prediction_type).x0
 
 
 class DenoisingInferer(Inferer):

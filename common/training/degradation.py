@@ -1,4 +1,4 @@
-"""Synthetic anomalies of graded severity, and how a network learns to undo them: DISYRE (Naval Marimont et al. 2024)."""
+"""Synthetic anomalies of graded severity, and how a network learns to undo them (Naval Marimont et al. 2024)."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,13 @@ import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import Checkpoint, DiskSaver
 from monai.data.utils import set_rnd
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from common.diffusion import case_seed, gaussian_noise, to_image_range, to_model_range
+from common.diffusion import case_seed, to_image_range, to_model_range
 from common.errors import InputError
-from common.networks import Denoiser, save_weights
+from common.networks import save_weights
+from common.training.batch import DenoisingBatch
 
 __all__ = ["Checkpoints", "FiniteLoss", "ReproducibleEpochs", "TensorBoardDenoising", "WeightsSaver"]
 
@@ -138,20 +139,25 @@ class WeightsSaver:
 
 
 class TensorBoardDenoising:
-    """After each validation, write images to TensorBoard: input, then noisy state and x̂_0 at a few levels, in rows.
+    """After each validation, write images to TensorBoard: input, then state and estimate at a few levels, in rows.
 
     Args:
         log_dir: TensorBoard's folder.
-        denoiser: of the network being validated.
-        trainer: gives the epoch.
+        batch: makes the states.
+        network: the one being validated.
         levels: to show.
         cases: columns of the grid.
     """
 
     def __init__(
-        self, log_dir: str, denoiser: Denoiser, trainer: Engine, levels: Sequence[int] = (100, 300, 600), cases: int = 8
+        self,
+        log_dir: str,
+        batch: DenoisingBatch,
+        network: Callable[..., Tensor],
+        levels: Sequence[int] = (100, 300, 600),
+        cases: int = 8,
     ) -> None:
-        self.log_dir, self.denoiser, self.trainer = log_dir, denoiser, trainer
+        self.log_dir, self.batch, self.network = log_dir, batch, network
         self.levels, self.cases = levels, cases
 
     def attach(self, evaluator: Engine) -> None:
@@ -164,12 +170,10 @@ class TensorBoardDenoising:
         batch: Any = evaluator.state.batch  # decollated by now
         images = torch.stack([torch.as_tensor(item["image"]) for item in batch[: self.cases]])
         images = images.to(evaluator.state.device)
-        x0 = to_model_range(images)
-        noise = gaussian_noise(x0, torch.Generator().manual_seed(0))
         rows = [images]
-        for t in self.levels:
-            x_t = self.denoiser.schedule.add_noise(x0, noise, t)
-            rows += [to_image_range(x_t), to_image_range(self.denoiser(x_t, t).x0)]
+        for level in self.levels:
+            state, estimate = self.batch.show(self.network, to_model_range(images), level)
+            rows += [to_image_range(state), to_image_range(estimate)]
         grid = torch.cat([torch.cat(list(row[:, 0].mT), dim=1) for row in rows])  # mT: pictures have x across
         with SummaryWriter(self.log_dir) as writer:
-            writer.add_image("denoising", grid.clamp(0, 1).cpu(), self.trainer.state.epoch, dataformats="HW")
+            writer.add_image("denoising", grid.clamp(0, 1).cpu(), evaluator.state.epoch, dataformats="HW")
