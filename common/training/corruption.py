@@ -51,10 +51,10 @@ class MaskedCorruption:
     ) -> None:
         if not (patches or frequency):
             raise InputError("corruption", "hides neither patches nor frequencies", "leave it away, or switch one on")
-        if not (max_patches >= 0 and 0 < patch_share <= 1 and margin >= 0 and 0 <= low_pass <= 1):
+        if not (max_patches > 0 and 0 < patch_share <= 1 and margin >= 0 and 0 <= low_pass <= 1):
             given = f"max_patches {max_patches}, patch_share {patch_share}, margin {margin}, low_pass {low_pass}"
             raise InputError(
-                "corruption", f"{given} is out of range", "use counts from 0, a share in (0, 1], a probability"
+                "corruption", f"{given} is out of range", "use at least 1 patch, a share in (0, 1], a probability"
             )
         if len(radius) != 2 or not 0 < radius[0] <= radius[1]:
             raise InputError(f"radius {radius}", "is no range", "give the smallest and the largest, from 1")
@@ -92,7 +92,7 @@ class MaskedCorruption:
         dims = foreground.ndim - 1
         draws = uniform(1 + 2 * dims * self.max_patches, generators, foreground.device)
         count = random_integers(0, self.max_patches, draws[:, 0])
-        sizes, places = draws[:, 1:].unflatten(1, (2, dims, self.max_patches))
+        sizes, places = draws[:, 1:].unflatten(1, (2, dims, self.max_patches)).unbind(1)
         ends = [_extent(foreground, axis) for axis in range(1, dims + 1)]
         largest = (self.patch_share * (ends[0][1] - ends[0][0] + 1)).long()
         wanted = torch.arange(self.max_patches, device=foreground.device) < count[:, None]
