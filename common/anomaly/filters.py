@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.separable import gaussian_kernel, separable_filter
+
 __all__ = ["dilate", "gaussian_smooth", "grey_closing", "quantile"]
 
 
@@ -37,17 +39,7 @@ def gaussian_smooth(x: Tensor, sigma: float, truncate: float = 4.0) -> Tensor:
     radius = int(truncate * sigma + 0.5)
     if radius == 0:
         return x
-    offsets = torch.arange(-radius, radius + 1, device=x.device, dtype=torch.float64)
-    kernel = torch.exp(-(offsets**2) / (2 * sigma**2))
-    kernel = (kernel / kernel.sum()).to(x.dtype)
-    for axis in range(2, x.ndim):
-        size = x.shape[axis]
-        index = torch.arange(-radius, size + radius, device=x.device) % (2 * size)
-        index = torch.where(index < size, index, 2 * size - 1 - index)
-        padded = x.index_select(axis, index).movedim(axis, -1)
-        smooth = F.conv1d(padded.reshape(-1, 1, padded.shape[-1]), kernel[None, None])
-        x = smooth.reshape(*padded.shape[:-1], size).movedim(-1, axis)
-    return x
+    return separable_filter(x, gaussian_kernel(sigma, radius), "symmetric")
 
 
 def quantile(x: Tensor, q: float) -> Tensor:

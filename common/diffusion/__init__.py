@@ -1,7 +1,20 @@
 """The diffusion core: schedules, spacings, noise, predictions, and exact steps between any two levels."""
 
 from common.diffusion.intensity import to_image_range, to_model_range
-from common.diffusion.noise import NOISES, Generators, Noise, case_generators, case_seed, gaussian_noise, get_noise
+from common.diffusion.noise import (
+    NOISES,
+    CoarseNoise,
+    Generators,
+    Noise,
+    PyramidNoise,
+    SimplexNoise,
+    SynomalyNoise,
+    case_generators,
+    case_seed,
+    gaussian_noise,
+    get_noise,
+    simplex_field,
+)
 from common.diffusion.prediction import (
     Clip,
     DynamicThreshold,
@@ -22,6 +35,7 @@ __all__ = [
     "NOISES",
     "SPACINGS",
     "Clip",
+    "CoarseNoise",
     "DynamicThreshold",
     "Generators",
     "Level",
@@ -29,7 +43,10 @@ __all__ = [
     "NoiseSchedule",
     "Prediction",
     "PredictionType",
+    "PyramidNoise",
+    "SimplexNoise",
     "StaticClip",
+    "SynomalyNoise",
     "Variance",
     "case_generators",
     "case_seed",
@@ -43,6 +60,7 @@ __all__ = [
     "predict",
     "sampling_levels",
     "severity",
+    "simplex_field",
     "to_image_range",
     "to_model_range",
     "training_target",

@@ -108,9 +108,7 @@ def test_conditioning_stays_with_its_case():
     assert torch.equal(found, condition[..., None, None].expand_as(x))
 
 
-@pytest.mark.parametrize(
-    ("side", "overlap"), [(9, "none"), (0, "none"), ([4, 4, 4], "none"), (4, "blend")], ids=str
-)
+@pytest.mark.parametrize(("side", "overlap"), [(9, "none"), (0, "none"), ([4, 4, 4], "none"), (4, "blend")], ids=str)
 def test_boxes_that_do_not_fit_are_refused(side, overlap):
     with pytest.raises(InputError):
         patch_boxes((8, 16), side, overlap)

@@ -1,0 +1,48 @@
+"""Kinds of noise by name."""
+
+from __future__ import annotations
+
+from common.diffusion.noise.coarse import CoarseNoise, PyramidNoise
+from common.diffusion.noise.gaussian import Generators, Noise, case_generators, case_seed, gaussian_noise
+from common.diffusion.noise.simplex import SimplexNoise, simplex_field
+from common.diffusion.noise.synomaly import SynomalyNoise
+from common.errors import InputError
+
+__all__ = [
+    "NOISES",
+    "CoarseNoise",
+    "Generators",
+    "Noise",
+    "PyramidNoise",
+    "SimplexNoise",
+    "SynomalyNoise",
+    "case_generators",
+    "case_seed",
+    "gaussian_noise",
+    "get_noise",
+    "simplex_field",
+]
+
+NOISES: dict[str, Noise] = {
+    "gaussian": gaussian_noise,
+    "simplex": SimplexNoise(dimensions=2),  # pDDPM and its relatives
+    "simplex3d": SimplexNoise(dimensions=3),  # AnoDDPM, THOR
+    "pyramid": PyramidNoise(),  # ANDi, in training
+    "coarse": CoarseNoise(),  # Kascenas et al.; for images in [0, 1]
+    "synomaly_brats": SynomalyNoise(),  # bright lesions of brains
+    "synomaly_lits": SynomalyNoise(offset=1.0, direction=-1.0),  # dark tumours of livers
+    "synomaly_us": SynomalyNoise(sigma=7.0, threshold=150.0),  # plaques in ultrasound
+}
+
+
+def get_noise(noise: str | Noise) -> Noise:
+    """The noise registered under a name; a noise itself is returned as it is.
+
+    Raises:
+        InputError: no such noise.
+    """
+    if not isinstance(noise, str):
+        return noise
+    if noise not in NOISES:
+        raise InputError(f"noise '{noise}'", "is not known", f"choose one of {sorted(NOISES)}")
+    return NOISES[noise]
