@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -37,17 +37,26 @@ class PatchedInferer(AnomalyInferer):
         super().__init__(**kwargs)
         self.timesteps = self.levels(noise_level, 1, "trailing")
         self.noise_level, self.patch_size, self.overlap = noise_level, patch_size, overlap
-        smallest = [patch_size] * self.spatial_dims if isinstance(patch_size, int) else patch_size
-        self._boxes = len(patch_boxes(smallest, patch_size, overlap))
+        side = patch_size if isinstance(patch_size, int) else max(patch_size)
+        patch_boxes([side] * self.spatial_dims, patch_size, overlap)  # refuses what fits no image
+        self._divisor = self._boxes = 1
 
     @property
     def evaluations_per_slice(self) -> int:
-        """The number of boxes of the latest input; of an image of one box before there was any."""
+        """The number of boxes of the latest input; 1 before there was any."""
         return self._boxes
+
+    def __call__(
+        self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any
+    ) -> dict[str, Tensor] | Tensor:
+        """Run the method: see ``AnomalyInferer``."""
+        self._divisor = getattr(network, "size_divisor", 1)
+        return super().__call__(inputs, network, *args, **kwargs)
 
     def _check(self, inputs: Tensor, brain_mask: Tensor | None, seeds: Sequence[int] | None) -> None:
         super()._check(inputs, brain_mask, seeds)
-        self._boxes = len(patch_boxes(inputs.shape[2 : 2 + self.spatial_dims], self.patch_size, self.overlap))
+        padded = [-(-size // self._divisor) * self._divisor for size in inputs.shape[2 : 2 + self.spatial_dims]]
+        self._boxes = len(patch_boxes(padded, self.patch_size, self.overlap))
 
     def restore(
         self, image: Tensor, denoiser: Denoiser, generator: list[torch.Generator], callback: Callback

@@ -6,7 +6,7 @@ from monai.data import MetaTensor, decollate_batch, list_data_collate
 
 from common.diffusion import NoiseSchedule, case_seed
 from common.errors import InputError
-from common.inferers import AnomalyInferer, AutoDDPMInferer, PartialDiffusionInferer, ThorInferer
+from common.inferers import AnomalyInferer, AutoDDPMInferer, PartialDiffusionInferer, PatchedInferer, ThorInferer
 from common.networks import DenoisingUNet
 
 SCHEDULE = NoiseSchedule()
@@ -15,6 +15,8 @@ FEW: dict[str, tuple[type[AnomalyInferer], dict[str, Any]]] = {
     "ddim": (PartialDiffusionInferer, {"noise_level": 100, "num_inference_steps": 4, "sampler": "ddim"}),
     "thor": (ThorInferer, {"num_inference_steps": 5}),
     "autoddpm": (AutoDDPMInferer, {"num_inference_steps": 4, "inpaint_steps": 3, "resample_steps": 2}),
+    "pddpm": (PatchedInferer, {"patch_size": [9, 11]}),
+    "pddpm, overlapping": (PatchedInferer, {"patch_size": [9, 11], "overlap": "average"}),
 }
 
 

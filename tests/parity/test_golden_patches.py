@@ -5,7 +5,7 @@ import torch
 
 from common.diffusion import NoiseSchedule, level_of_severity, sampling_levels, severity, to_model_range
 from common.networks import Denoiser
-from common.samplers import box_mask, patch_boxes, patched_estimate
+from common.samplers import Step, box_mask, patch_boxes, patched_estimate
 from tests.exact import constant_noise, toy_image, toy_network
 from tests.parity.test_golden import check
 
@@ -16,7 +16,8 @@ SEVERITIES = NoiseSchedule("linear", 100, beta_start=1e-3, beta_end=0.2)
 def test_patched_ddpm():
     image = toy_image(96)
     field = torch.cos(torch.arange(96.0 * 96).double()).float().reshape(1, 1, 96, 96)
-    patches, steps = patch_boxes((96, 96), 48), []
+    patches = patch_boxes((96, 96), 48)
+    steps: list[Step] = []
     boxes = [[part.indices(96)[:2] for part in reversed(patch.box)] for patch in patches]
     assert boxes == [[(0, 48), (0, 48)], [(48, 96), (0, 48)], [(0, 48), (48, 96)], [(48, 96), (48, 96)]]
 

@@ -4,7 +4,7 @@ import torch
 from common.diffusion import CLEAN, NoiseSchedule, level_of_severity, sampling_levels, severity
 from common.errors import InputError
 from common.networks import Denoiser
-from common.samplers import cold_sample, estimate_states
+from common.samplers import Step, cold_sample, estimate_states
 
 SCHEDULE = NoiseSchedule("linear", 100, beta_start=1e-3, beta_end=0.2)
 SHAPES = [(2, 1, 8, 8), (1, 2, 4, 4, 4)]
@@ -38,7 +38,8 @@ def test_states_on_the_way_are_the_mixtures_of_their_levels(shape):
         return (1 - share) * x0 + share * degraded
 
     denoiser = Denoiser(lambda x, timesteps: x0, SCHEDULE, "sample", None)
-    levels, steps = sampling_levels(80, 5, "trailing"), []
+    levels = sampling_levels(80, 5, "trailing")
+    steps: list[Step] = []
     found = cold_sample(denoiser, mixture(80), levels, callback=steps.append)
     for step in steps:
         torch.testing.assert_close(step.x, mixture(step.t), rtol=1e-4, atol=1e-5)

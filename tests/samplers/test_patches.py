@@ -4,7 +4,7 @@ import torch
 from common.diffusion import NoiseSchedule, StaticClip, case_generators, gaussian_noise
 from common.errors import InputError
 from common.networks import Denoiser
-from common.samplers import box_mask, patch_boxes, patched_estimate, single_step
+from common.samplers import Step, box_mask, patch_boxes, patched_estimate, single_step
 
 SCHEDULE = NoiseSchedule("cosine")
 LEVEL = 499
@@ -75,8 +75,9 @@ def test_all_boxes_at_once_equal_one_after_the_other(shape, side, overlap):
     for patch in patches:
         region = box_mask(x, [patch.box]).expand(shape[0], -1, *shape[2:])
         one = single_step(denoiser(), x, LEVEL, region=region, generator=case_generators(seeds)).x0
-        total[(..., *patch.paste)] += one[(..., *patch.paste)]
-        count[(..., *patch.paste)] += 1
+        paste = box_mask(x, [patch.paste])
+        total += paste * one
+        count += paste
     together = patched_estimate(denoiser(), x, LEVEL, patches, generator=case_generators(seeds))
     torch.testing.assert_close(together, total / count)
     chunked = patched_estimate(denoiser(), x, LEVEL, patches, generator=case_generators(seeds), max_batch=3)
@@ -84,7 +85,8 @@ def test_all_boxes_at_once_equal_one_after_the_other(shape, side, overlap):
 
 
 def test_each_state_is_clean_outside_its_box_and_shares_one_noise_field():
-    x, steps = image((2, 1, 8, 8)), []
+    x = image((2, 1, 8, 8))
+    steps: list[Step] = []
     patches = patch_boxes((8, 8), 4)
     counted = denoiser()
     patched_estimate(counted, x, LEVEL, patches, generator=case_generators([1, 2]), callback=steps.append)
