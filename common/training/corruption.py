@@ -1,6 +1,6 @@
 """Corruption of the images that a denoiser starts from: parts are hidden in the image or in its spectrum.
 
-Masked DDPM (Iqbal et al. 2023) names image patch masking (IPM), frequency patch masking (FPM), and both together.
+Masked DDPM (Iqbal et al. 2023) masks the image, or its frequencies; its released code does both together.
 """
 
 from __future__ import annotations
