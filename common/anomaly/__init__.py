@@ -1,6 +1,6 @@
 """Anomaly maps, post-processing, and thresholds."""
 
-from common.anomaly.filters import dilate, gaussian_smooth, grey_closing, quantile
+from common.anomaly.filters import dilate, gaussian_smooth, grey_closing, opencv_blur, quantile
 from common.anomaly.maps import MAPS, AnomalyMap, Polarity, get_map, harmonic_mean, residual, squared, ssim
 from common.anomaly.perceptual import FeatureDistance, LpipsDistance
 from common.anomaly.postprocess import PostProcessd, clean_map, clean_mask
@@ -21,6 +21,7 @@ __all__ = [
     "get_map",
     "grey_closing",
     "harmonic_mean",
+    "opencv_blur",
     "quantile",
     "residual",
     "resolve_threshold",

@@ -10,7 +10,16 @@ from torch import Tensor
 
 from common.separable import gaussian_kernel, separable_filter
 
-__all__ = ["dilate", "gaussian_smooth", "grey_closing", "quantile"]
+__all__ = ["dilate", "gaussian_smooth", "grey_closing", "opencv_blur", "quantile"]
+
+# OpenCV's own kernels for small sizes; they are not those of its formula for sigma.
+_OPENCV_KERNELS = {
+    1: [1.0],
+    3: [0.25, 0.5, 0.25],
+    5: [0.0625, 0.25, 0.375, 0.25, 0.0625],
+    7: [0.03125, 0.109375, 0.21875, 0.28125, 0.21875, 0.109375, 0.03125],
+    9: [value / 256 for value in (4, 13, 30, 51, 60, 51, 30, 13, 4)],
+}
 
 
 def _max_pool(x: Tensor, size: int) -> Tensor:
@@ -40,6 +49,20 @@ def gaussian_smooth(x: Tensor, sigma: float, truncate: float = 4.0) -> Tensor:
     if radius == 0:
         return x
     return separable_filter(x, gaussian_kernel(sigma, radius), "symmetric")
+
+
+def opencv_blur(x: Tensor, size: int) -> Tensor:
+    """Gaussian filter as OpenCV's where no sigma is given: values beyond the border are mirrored without the edge.
+
+    Args:
+        x: (B, C, …).
+        size: odd side of the kernel in voxels, from which sigma follows.
+    """
+    if size in _OPENCV_KERNELS:
+        kernel = torch.tensor(_OPENCV_KERNELS[size], dtype=torch.float64)
+    else:
+        kernel = gaussian_kernel(0.3 * ((size - 1) / 2 - 1) + 0.8, size // 2)
+    return separable_filter(x, kernel, "reflect")
 
 
 def quantile(x: Tensor, q: float) -> Tensor:

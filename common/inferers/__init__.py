@@ -1,5 +1,6 @@
 """One MONAI inferer a method: sampler and map, for slices, volumes and batches."""
 
+from common.inferers.andi import ANDiInferer
 from common.inferers.autoddpm import AutoDDPMInferer
 from common.inferers.base import AnomalyInferer, Restored
 from common.inferers.batch import InferenceBatch
@@ -7,9 +8,11 @@ from common.inferers.partial_diffusion import PartialDiffusionInferer
 from common.inferers.patched import PatchedInferer
 from common.inferers.restoration import RestorationInferer
 from common.inferers.results import ResultWriter, postprocessing, write_nifti
+from common.inferers.synomaly import SynomalyInferer, blurred_difference, suspicious_regions
 from common.inferers.thor import ThorInferer, region_mask
 
 __all__ = [
+    "ANDiInferer",
     "AnomalyInferer",
     "AutoDDPMInferer",
     "InferenceBatch",
@@ -18,8 +21,11 @@ __all__ = [
     "RestorationInferer",
     "Restored",
     "ResultWriter",
+    "SynomalyInferer",
     "ThorInferer",
+    "blurred_difference",
     "postprocessing",
     "region_mask",
+    "suspicious_regions",
     "write_nifti",
 ]

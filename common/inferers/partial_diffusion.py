@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.diffusion import Variance, to_image_range, to_model_range
+from common.diffusion import Noise, Variance, get_noise, to_image_range, to_model_range
 from common.inferers.base import AnomalyInferer, Restored
 from common.networks import Denoiser
 from common.samplers import Callback, Method, check_sampler, partial_diffusion
@@ -24,6 +24,7 @@ class PartialDiffusionInferer(AnomalyInferer):
         spacing: of the visited levels.
         sampler: ``ddpm`` or ``ddim``.
         variance: of DDPM steps.
+        reverse_noise: kind of noise on the way back, or its name; ``None`` takes ``noise``.
         **kwargs: of ``AnomalyInferer``.
     """
 
@@ -35,12 +36,14 @@ class PartialDiffusionInferer(AnomalyInferer):
         spacing: str = "linspace",
         sampler: Method = "ddpm",
         variance: Variance = "fixed_small",
+        reverse_noise: str | Noise | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.timesteps = self.levels(noise_level, num_inference_steps, spacing)
         check_sampler(sampler)
         self.method: Method = sampler
+        self.reverse_noise = None if reverse_noise is None else get_noise(reverse_noise)
         self.options = {"variance": variance} if sampler == "ddpm" else {}
 
     def restore(
@@ -53,6 +56,7 @@ class PartialDiffusionInferer(AnomalyInferer):
             self.timesteps,
             method=self.method,
             noise=self.noise,
+            reverse_noise=self.reverse_noise,
             generator=generator,
             callback=callback,
             **self.options,

@@ -10,19 +10,23 @@ from common.samplers.basic import (
     partial_diffusion,
 )
 from common.samplers.cold import cold_sample
+from common.samplers.deviation import ANDI_LEVELS, Deviation, reverse_deviation
 from common.samplers.estimate import estimate_states, single_step
 from common.samplers.guidance import ClassifierFreeGuidance, GradientGuidance, class_log_probability, compose
 from common.samplers.inpaint import inpaint, resampling_levels
+from common.samplers.multistage import multistage
 from common.samplers.patches import Overlap, Patch, box_mask, patch_boxes, patched_estimate
 from common.samplers.thor import HARMONISE_LEVELS, MAP_LEVELS, ThorSample, thor_sample
 from common.samplers.walk import Callback, Guidance, Step
 
 __all__ = [
+    "ANDI_LEVELS",
     "HARMONISE_LEVELS",
     "MAP_LEVELS",
     "SAMPLERS",
     "Callback",
     "ClassifierFreeGuidance",
+    "Deviation",
     "GradientGuidance",
     "Guidance",
     "Method",
@@ -40,10 +44,12 @@ __all__ = [
     "ddpm_sample",
     "estimate_states",
     "inpaint",
+    "multistage",
     "partial_diffusion",
     "patch_boxes",
     "patched_estimate",
     "resampling_levels",
+    "reverse_deviation",
     "single_step",
     "thor_sample",
 ]

@@ -136,6 +136,7 @@ def partial_diffusion(
     *,
     method: Method = "ddpm",
     noise: Noise = gaussian_noise,
+    reverse_noise: Noise | None = None,
     generator: Generators = None,
     **kwargs: Any,
 ) -> Tensor:
@@ -146,7 +147,8 @@ def partial_diffusion(
         x: image (B, C, …) in the model's range.
         timesteps: falling levels.
         method: ``ddpm`` or ``ddim``.
-        noise: kind of noise, on the way up and down.
+        noise: kind of noise.
+        reverse_noise: another kind on the way back; ``None`` takes the same.
         generator: source of randomness, one for all or one a case.
         **kwargs: of the sampler, and conditioning.
 
@@ -156,4 +158,4 @@ def partial_diffusion(
     check_sampler(method)
     check_falling(timesteps, "partial_diffusion")
     x_t = denoiser.schedule.add_noise(x, noise(x, generator), timesteps[0])
-    return SAMPLERS[method](denoiser, x_t, timesteps, noise=noise, generator=generator, **kwargs)
+    return SAMPLERS[method](denoiser, x_t, timesteps, noise=reverse_noise or noise, generator=generator, **kwargs)

@@ -6,7 +6,15 @@ from monai.data import MetaTensor, decollate_batch, list_data_collate
 
 from common.diffusion import NoiseSchedule, case_seed
 from common.errors import InputError
-from common.inferers import AnomalyInferer, AutoDDPMInferer, PartialDiffusionInferer, PatchedInferer, ThorInferer
+from common.inferers import (
+    ANDiInferer,
+    AnomalyInferer,
+    AutoDDPMInferer,
+    PartialDiffusionInferer,
+    PatchedInferer,
+    SynomalyInferer,
+    ThorInferer,
+)
 from common.networks import DenoisingUNet
 
 SCHEDULE = NoiseSchedule()
@@ -14,6 +22,12 @@ FEW: dict[str, tuple[type[AnomalyInferer], dict[str, Any]]] = {
     "ddpm": (PartialDiffusionInferer, {"noise_level": 100, "num_inference_steps": 4}),
     "ddim": (PartialDiffusionInferer, {"noise_level": 100, "num_inference_steps": 4, "sampler": "ddim"}),
     "thor": (ThorInferer, {"num_inference_steps": 5}),
+    "anoddpm": (
+        PartialDiffusionInferer,
+        {"noise_level": 100, "num_inference_steps": 4, "noise": "simplex3d", "anomaly_map": "squared"},
+    ),
+    "andi": (ANDiInferer, {"num_inference_steps": 5}),
+    "synomaly": (SynomalyInferer, {"max_stages": 3, "tolerance": -1.0, "min_component": 4}),
     "autoddpm": (AutoDDPMInferer, {"num_inference_steps": 4, "inpaint_steps": 3, "resample_steps": 2}),
     "pddpm": (PatchedInferer, {"patch_size": [9, 11]}),
     "pddpm, overlapping": (PatchedInferer, {"patch_size": [9, 11], "overlap": "average"}),

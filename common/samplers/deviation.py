@@ -1,0 +1,86 @@
+"""How far the reverse step of a model is from the true one, over many levels, without reconstructing anything."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from common.diffusion import Generators, Noise, gaussian_noise
+from common.errors import InputError
+from common.networks import Denoiser
+from common.samplers.walk import Callback, Step
+
+__all__ = ["ANDI_LEVELS", "Deviation", "reverse_deviation"]
+
+ANDI_LEVELS = tuple(range(199, 74, -1))
+_SMALLEST = 1e-7  # of |ε - ε̂|, about the resolution of single precision at 1
+
+
+class Deviation(NamedTuple):
+    """Result of ``reverse_deviation``: deviations (B, C, …), and the mean x̂_0 of all levels."""
+
+    map: Tensor
+    x0: Tensor
+
+
+def reverse_deviation(
+    denoiser: Denoiser,
+    x: Tensor,
+    timesteps: Sequence[int] = ANDI_LEVELS,
+    *,
+    noise: Noise = gaussian_noise,
+    generator: Generators = None,
+    max_batch: int = 128,
+    callback: Callback | None = None,
+    **conditioning: Any,
+) -> Deviation:
+    """Geometric mean over levels of the squared deviation of the reverse step (Frotscher et al. 2024, ANDi).
+
+    At every level t the image is noised with fresh ε. The mean of the model's reverse step and the one of the true
+    step differ by d_t = [β_t / √((1 - β_t)(1 - ᾱ_t))]² (ε - ε̂)², the square of a difference that is computed here in
+    this closed form. Where ε̂ meets ε in single precision the difference counts as 1e-7, so that one level alone
+    cannot make the mean zero.
+
+    Args:
+        denoiser: estimates the noise; without clipping, which would change ε̂.
+        x: image (B, C, …) in the model's range.
+        timesteps: levels in any order, each noised to from the image.
+        noise: kind of noise.
+        generator: source of randomness, one for all or one a case; draws follow ``timesteps``.
+        max_batch: most cases that the network sees at once, levels times B; a single level is never divided.
+        callback: sees every level.
+        **conditioning: for the network, one value for all cases.
+
+    Raises:
+        InputError: no level, or one that is not in the schedule.
+    """
+    if not timesteps:
+        raise InputError("timesteps of reverse_deviation", "are none", "give at least one level")
+    schedule, cases = denoiser.schedule, x.shape[0]
+    log_sum, x0_sum = torch.zeros_like(x), torch.zeros_like(x)
+    together = max(1, max_batch // cases)
+    for start in range(0, len(timesteps), together):
+        levels = timesteps[start : start + together]
+        drawn = torch.cat([noise(x, generator) for _ in levels])
+        states = torch.cat([schedule.add_noise(x, e, t) for t, e in zip(levels, drawn.split(cases), strict=True)])
+        t_batch = torch.tensor(levels, device=x.device).repeat_interleave(cases)
+        prediction = denoiser(states, t_batch, **conditioning)
+        difference = (drawn - prediction.eps).abs().clamp(min=_SMALLEST)
+        log_sum += difference.log().unflatten(0, (-1, cases)).sum(dim=0)
+        x0_sum += prediction.x0.unflatten(0, (-1, cases)).sum(dim=0)
+        if callback is not None:
+            parts = (each.split(cases) for each in (states, *prediction))
+            for i, (t, *state) in enumerate(zip(levels, *parts, strict=True)):
+                callback(Step(start + i, t, *state))
+    log_weight = sum(_log_weight(schedule.alpha_bar(t - 1), schedule.alpha_bar(t)) for t in timesteps)
+    return Deviation(torch.exp(2 * (log_sum + log_weight) / len(timesteps)), x0_sum / len(timesteps))
+
+
+def _log_weight(alpha_bar_below: float, alpha_bar: float) -> float:
+    """Logarithm of β_t / √((1 - β_t)(1 - ᾱ_t)), by what ε - ε̂ is multiplied."""
+    alpha = alpha_bar / alpha_bar_below
+    return math.log(1 - alpha) - 0.5 * math.log(alpha * (1 - alpha_bar))
