@@ -25,6 +25,7 @@ from common.diffusion.prediction import (
     training_target,
 )
 from common.diffusion.schedule import BETA_SCHEDULES, CLEAN, Level, NoiseSchedule
+from common.diffusion.severity import level_of_severity, severity
 from common.diffusion.spacing import SPACINGS, nearest_levels, sampling_levels
 from common.diffusion.steps import Variance, ddim_step, ddpm_step, forward_step
 
@@ -54,9 +55,11 @@ __all__ = [
     "forward_step",
     "gaussian_noise",
     "get_noise",
+    "level_of_severity",
     "nearest_levels",
     "predict",
     "sampling_levels",
+    "severity",
     "simplex_field",
     "to_image_range",
     "to_model_range",

@@ -8,6 +8,8 @@ from common.inferers.conditioned import ConditionedInferer
 from common.inferers.denoising import DenoisingAutoencoderInferer
 from common.inferers.mahalanobis import MahalanobisInferer
 from common.inferers.partial_diffusion import PartialDiffusionInferer
+from common.inferers.patched import PatchedInferer
+from common.inferers.restoration import RestorationInferer
 from common.inferers.results import ResultWriter, postprocessing, write_nifti
 from common.inferers.synomaly import SynomalyInferer, blurred_difference, suspicious_regions
 from common.inferers.thor import ThorInferer, region_mask
@@ -21,6 +23,8 @@ __all__ = [
     "InferenceBatch",
     "MahalanobisInferer",
     "PartialDiffusionInferer",
+    "PatchedInferer",
+    "RestorationInferer",
     "Restored",
     "ResultWriter",
     "SynomalyInferer",

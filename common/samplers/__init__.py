@@ -9,11 +9,13 @@ from common.samplers.basic import (
     ddpm_sample,
     partial_diffusion,
 )
+from common.samplers.cold import cold_sample
 from common.samplers.deviation import ANDI_LEVELS, Deviation, reverse_deviation
-from common.samplers.estimate import estimates, single_step
+from common.samplers.estimate import estimate_states, estimates, single_step
 from common.samplers.guidance import ClassifierFreeGuidance, GradientGuidance, class_log_probability, compose
 from common.samplers.inpaint import inpaint, resampling_levels
 from common.samplers.multistage import multistage
+from common.samplers.patches import Overlap, Patch, box_mask, patch_boxes, patched_estimate
 from common.samplers.thor import HARMONISE_LEVELS, MAP_LEVELS, ThorSample, thor_sample
 from common.samplers.walk import Callback, Guidance, Step
 
@@ -28,18 +30,25 @@ __all__ = [
     "GradientGuidance",
     "Guidance",
     "Method",
+    "Overlap",
+    "Patch",
     "Step",
     "ThorSample",
+    "box_mask",
     "check_sampler",
     "class_log_probability",
+    "cold_sample",
     "compose",
     "ddim_invert",
     "ddim_sample",
     "ddpm_sample",
+    "estimate_states",
     "estimates",
     "inpaint",
     "multistage",
     "partial_diffusion",
+    "patch_boxes",
+    "patched_estimate",
     "resampling_levels",
     "reverse_deviation",
     "single_step",

@@ -1,4 +1,8 @@
+<<<<<<< HEAD
 """One network evaluation instead of a loop: the image that explains a noised state, once or several times."""
+=======
+"""Network evaluations without a loop: the image that explains a state, or each of several states."""
+>>>>>>> patch
 
 from __future__ import annotations
 
@@ -12,7 +16,11 @@ from common.diffusion import Generators, Noise, Prediction, gaussian_noise
 from common.networks import Denoiser
 from common.samplers.walk import Callback, Step
 
+<<<<<<< HEAD
 __all__ = ["estimates", "single_step"]
+=======
+__all__ = ["estimate_states", "single_step"]
+>>>>>>> patch
 
 
 def single_step(
@@ -53,6 +61,7 @@ def single_step(
     return prediction
 
 
+<<<<<<< HEAD
 def estimates(
     denoiser: Denoiser,
     x: Tensor,
@@ -80,10 +89,34 @@ def estimates(
 
     Returns:
         x̂_0 of each level (n, B, C, …).
+=======
+def estimate_states(
+    denoiser: Denoiser,
+    states: Tensor,
+    levels: Sequence[int],
+    *,
+    max_batch: int | None = None,
+    callback: Callback | None = None,
+    **conditioning: Tensor,
+) -> Prediction:
+    """Estimate several states of every case at once.
+
+    Args:
+        denoiser: estimates image and noise.
+        states: (K, B, C, …).
+        levels: of the K states, without ``CLEAN``.
+        max_batch: states that the network sees at a time; ``None`` takes all together.
+        callback: sees K steps, each of all cases.
+        **conditioning: for the network, tensors (B, …).
+
+    Returns:
+        x̂_0 and ε̂ (K, B, C, …).
+>>>>>>> patch
 
     Raises:
         InputError: a level is not in the schedule.
     """
+<<<<<<< HEAD
     cases = x.shape[0]
     share = max(1, max_batch // cases)
     results: list[Tensor] = []
@@ -100,3 +133,20 @@ def estimates(
                 callback(Step(start + i, level, *step))
             results.append(step[1])
     return torch.stack(results)
+=======
+    count, cases = states.shape[:2]
+    for level in levels:
+        denoiser.schedule.alpha_bar(level)
+    x, t = states.flatten(0, 1), torch.tensor(list(levels), device=states.device).repeat_interleave(cases)
+    repeated = {key: value.repeat(count, *(1,) * (value.ndim - 1)) for key, value in conditioning.items()}
+    size = max_batch or len(x)
+    parts = []
+    for start in range(0, len(x), size):
+        part = slice(start, start + size)
+        parts.append(denoiser(x[part], t[part], **{key: value[part] for key, value in repeated.items()}))
+    x0, eps = (torch.cat(values).unflatten(0, (count, cases)) for values in zip(*parts, strict=True))
+    if callback is not None:
+        for i, level in enumerate(levels):
+            callback(Step(i, level, states[i], x0[i], eps[i]))
+    return Prediction(x0, eps)
+>>>>>>> patch

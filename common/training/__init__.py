@@ -3,18 +3,26 @@
 from common.training.batch import DenoisingBatch, DenoisingInferer, TrainingPair
 from common.training.coarse import CoarseNoiseBatch
 from common.training.conditioned import ConditionedBatch
+from common.training.corruption import MaskedCorruption
+from common.training.degradation import Degradation, DegradationBatch, Degraded
 from common.training.handlers import Checkpoints, FiniteLoss, ReproducibleEpochs, TensorBoardDenoising, WeightsSaver
 from common.training.masking import MaskedBatch
+from common.training.patched import PatchedBatch
 from common.training.workflow import TrainingRun, ValidationRun, training_loader
 
 __all__ = [
     "Checkpoints",
     "CoarseNoiseBatch",
     "ConditionedBatch",
+    "Degradation",
+    "DegradationBatch",
+    "Degraded",
     "DenoisingBatch",
     "DenoisingInferer",
     "FiniteLoss",
     "MaskedBatch",
+    "MaskedCorruption",
+    "PatchedBatch",
     "ReproducibleEpochs",
     "TensorBoardDenoising",
     "TrainingPair",

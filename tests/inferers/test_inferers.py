@@ -11,6 +11,7 @@ from common.inferers import (
     AnomalyInferer,
     AutoDDPMInferer,
     PartialDiffusionInferer,
+    PatchedInferer,
     SynomalyInferer,
     ThorInferer,
 )
@@ -28,6 +29,8 @@ FEW: dict[str, tuple[type[AnomalyInferer], dict[str, Any]]] = {
     "andi": (ANDiInferer, {"num_inference_steps": 5}),
     "synomaly": (SynomalyInferer, {"max_stages": 3, "tolerance": -1.0, "min_component": 4}),
     "autoddpm": (AutoDDPMInferer, {"num_inference_steps": 4, "inpaint_steps": 3, "resample_steps": 2}),
+    "pddpm": (PatchedInferer, {"patch_size": [9, 11]}),
+    "pddpm, overlapping": (PatchedInferer, {"patch_size": [9, 11], "overlap": "average"}),
 }
 
 

@@ -1,0 +1,58 @@
+"""Restoration of an image that is taken for a degraded one, at several severities (Naval Marimont et al. 2024)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from common.diffusion import to_image_range, to_model_range
+from common.errors import InputError
+from common.inferers.base import AnomalyInferer, Restored
+from common.networks import Denoiser
+from common.samplers import Callback, cold_sample, estimate_states
+
+__all__ = ["RestorationInferer"]
+
+
+class RestorationInferer(AnomalyInferer):
+    """Estimate the healthy image from the input itself; nothing is noised.
+
+    Args:
+        num_inference_steps: severities to assume.
+        spacing: of the visited levels.
+        restoration: ``mean`` estimates the healthy image once for each level, from the unchanged input, and takes the
+            mean of the maps and of the estimates; ``steps`` goes from the highest level down, as cold diffusion does,
+            and maps the difference to what it arrives at.
+        **kwargs: of ``AnomalyInferer``; ``noise`` has no effect.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_inference_steps: int = 4,
+        spacing: str = "trailing",
+        restoration: Literal["mean", "steps"] = "mean",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if restoration not in ("mean", "steps"):
+            raise InputError(f"restoration '{restoration}'", "is not known", "choose 'mean' or 'steps'")
+        self.timesteps = self.levels(self.schedule.steps - 1, num_inference_steps, spacing)
+        self.restoration = restoration
+
+    def restore(
+        self, image: Tensor, denoiser: Denoiser, generator: list[torch.Generator], callback: Callback
+    ) -> Restored:
+        """Restore and compare."""
+        x, anomaly_map = to_model_range(image), self.build_map(denoiser)
+        if self.restoration == "steps":
+            healthy = to_image_range(cold_sample(denoiser, x, self.timesteps, callback=callback))
+            return Restored(anomaly_map(image, healthy), healthy)
+        levels = self.timesteps[:-1]
+        states = x.expand(len(levels), *x.shape)
+        estimates = estimate_states(denoiser, states, levels, max_batch=self.batch_size, callback=callback).x0
+        candidates = to_image_range(estimates)
+        maps = torch.stack([anomaly_map(image, each) for each in candidates])
+        return Restored(maps.mean(dim=0), candidates.mean(dim=0))
