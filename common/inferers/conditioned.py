@@ -60,7 +60,7 @@ class ConditionedInferer(AnomalyInferer):
         with autocast(x.device, denoiser.amp):
             code = encode(x).float()
         options: dict[str, Any] = {"noise": self.noise, "generator": generator, "max_batch": self.max_batch}
-        return to_image_range(estimates(denoiser, x, self.timesteps, callback=callback, condition=code, **options))
+        return to_image_range(estimates(denoiser, x, self.timesteps, callback=callback, condition=code, **options).x0)
 
     def restore(
         self, image: Tensor, denoiser: Denoiser, generator: list[torch.Generator], callback: Callback

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,7 +12,8 @@ from torch import Tensor
 from common.diffusion import Generators, Noise, gaussian_noise
 from common.errors import InputError
 from common.networks import Denoiser
-from common.samplers.walk import Callback, Step
+from common.samplers.estimate import estimate_states
+from common.samplers.walk import Callback
 
 __all__ = ["ANDI_LEVELS", "Deviation", "reverse_deviation"]
 
@@ -36,7 +37,7 @@ def reverse_deviation(
     generator: Generators = None,
     max_batch: int = 128,
     callback: Callback | None = None,
-    **conditioning: Any,
+    **conditioning: Tensor,
 ) -> Deviation:
     """Geometric mean over levels of the squared deviation of the reverse step (Frotscher et al. 2024, ANDi).
 
@@ -51,33 +52,22 @@ def reverse_deviation(
         timesteps: levels in any order, each noised to from the image.
         noise: kind of noise.
         generator: source of randomness, one for all or one a case; draws follow ``timesteps``.
-        max_batch: most cases that the network sees at once, levels times B; a single level is never divided.
+        max_batch: states that the network sees at a time, of levels times B.
         callback: sees every level.
-        **conditioning: for the network, one value for all cases.
+        **conditioning: for the network, tensors (B, …).
 
     Raises:
         InputError: no level, or one that is not in the schedule.
     """
     if not timesteps:
         raise InputError("timesteps of reverse_deviation", "are none", "give at least one level")
-    schedule, cases = denoiser.schedule, x.shape[0]
-    log_sum, x0_sum = torch.zeros_like(x), torch.zeros_like(x)
-    together = max(1, max_batch // cases)
-    for start in range(0, len(timesteps), together):
-        levels = timesteps[start : start + together]
-        drawn = torch.cat([noise(x, generator) for _ in levels])
-        states = torch.cat([schedule.add_noise(x, e, t) for t, e in zip(levels, drawn.split(cases), strict=True)])
-        t_batch = torch.tensor(levels, device=x.device).repeat_interleave(cases)
-        prediction = denoiser(states, t_batch, **conditioning)
-        difference = (drawn - prediction.eps).abs().clamp(min=_SMALLEST)
-        log_sum += difference.log().unflatten(0, (-1, cases)).sum(dim=0)
-        x0_sum += prediction.x0.unflatten(0, (-1, cases)).sum(dim=0)
-        if callback is not None:
-            parts = (each.split(cases) for each in (states, *prediction))
-            for i, (t, *state) in enumerate(zip(levels, *parts, strict=True)):
-                callback(Step(start + i, t, *state))
-    log_weight = sum(_log_weight(schedule.alpha_bar(t - 1), schedule.alpha_bar(t)) for t in timesteps)
-    return Deviation(torch.exp(2 * (log_sum + log_weight) / len(timesteps)), x0_sum / len(timesteps))
+    schedule = denoiser.schedule
+    drawn = torch.stack([noise(x, generator) for _ in timesteps])
+    states = torch.stack([schedule.add_noise(x, e, t) for t, e in zip(timesteps, drawn, strict=True)])
+    prediction = estimate_states(denoiser, states, timesteps, max_batch=max_batch, callback=callback, **conditioning)
+    log_difference = (drawn - prediction.eps).abs().clamp(min=_SMALLEST).log().mean(dim=0)
+    log_weight = sum(_log_weight(schedule.alpha_bar(t - 1), schedule.alpha_bar(t)) for t in timesteps) / len(timesteps)
+    return Deviation(torch.exp(2 * (log_difference + log_weight)), prediction.x0.mean(dim=0))
 
 
 def _log_weight(alpha_bar_below: float, alpha_bar: float) -> float:

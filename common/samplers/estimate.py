@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""One network evaluation instead of a loop: the image that explains a noised state, once or several times."""
-=======
-"""Network evaluations without a loop: the image that explains a state, or each of several states."""
->>>>>>> patch
+"""Network evaluations without a loop: the image that explains a noised state, of one level or of several at once."""
 
 from __future__ import annotations
 
@@ -16,11 +12,7 @@ from common.diffusion import Generators, Noise, Prediction, gaussian_noise
 from common.networks import Denoiser
 from common.samplers.walk import Callback, Step
 
-<<<<<<< HEAD
-__all__ = ["estimates", "single_step"]
-=======
-__all__ = ["estimate_states", "single_step"]
->>>>>>> patch
+__all__ = ["estimate_states", "estimates", "single_step"]
 
 
 def single_step(
@@ -61,7 +53,6 @@ def single_step(
     return prediction
 
 
-<<<<<<< HEAD
 def estimates(
     denoiser: Denoiser,
     x: Tensor,
@@ -69,27 +60,32 @@ def estimates(
     *,
     noise: Noise = gaussian_noise,
     generator: Generators = None,
-    max_batch: int = 64,
+    max_batch: int | None = None,
     callback: Callback | None = None,
-    **conditioning: Any,
-) -> Tensor:
-    """Noise an image to several levels, or to one level several times, and estimate it again from each.
-
-    The same as ``single_step`` for one level after the other, but levels share batches of the network.
+    **conditioning: Tensor,
+) -> Prediction:
+    """Noise an image to each of several levels, with fresh noise, and estimate it again from each at once.
 
     Args:
         denoiser: estimates image and noise.
         x: image (B, C, …) in the model's range.
-        levels: to noise to, one for each estimate; may repeat.
-        noise: kind of noise, drawn anew for each estimate.
-        generator: source of randomness, one for all or one a case; the estimates draw from it in their order.
-        max_batch: most states in one call of the network, but never less than the B of one level.
-        callback: sees each estimate as a step.
-        **conditioning: for the network; tensors (B, …) hold one entry a case.
+        levels: to noise to, K of them; one that comes twice is another sample.
+        noise: kind of noise.
+        generator: source of randomness, one for all or one a case; a case draws its levels in their order.
+        max_batch: states that the network sees at a time; ``None`` takes all together.
+        callback: sees K steps, each of all cases.
+        **conditioning: for the network, tensors (B, …).
 
     Returns:
-        x̂_0 of each level (n, B, C, …).
-=======
+        x̂_0 and ε̂ (K, B, C, …).
+
+    Raises:
+        InputError: a level is not in the schedule.
+    """
+    states = torch.stack([denoiser.schedule.add_noise(x, noise(x, generator), level) for level in levels])
+    return estimate_states(denoiser, states, levels, max_batch=max_batch, callback=callback, **conditioning)
+
+
 def estimate_states(
     denoiser: Denoiser,
     states: Tensor,
@@ -111,29 +107,10 @@ def estimate_states(
 
     Returns:
         x̂_0 and ε̂ (K, B, C, …).
->>>>>>> patch
 
     Raises:
         InputError: a level is not in the schedule.
     """
-<<<<<<< HEAD
-    cases = x.shape[0]
-    share = max(1, max_batch // cases)
-    results: list[Tensor] = []
-    for start in range(0, len(levels), share):
-        part = levels[start : start + share]
-        states = torch.cat([denoiser.schedule.add_noise(x, noise(x, generator), level) for level in part])
-        keywords = {
-            key: torch.cat([value] * len(part)) if isinstance(value, Tensor) else value
-            for key, value in conditioning.items()
-        }
-        prediction = denoiser(states, torch.tensor(part, device=x.device).repeat_interleave(cases), **keywords)
-        for i, (level, *step) in enumerate(zip(part, *(s.split(cases) for s in (states, *prediction)), strict=True)):
-            if callback is not None:
-                callback(Step(start + i, level, *step))
-            results.append(step[1])
-    return torch.stack(results)
-=======
     count, cases = states.shape[:2]
     for level in levels:
         denoiser.schedule.alpha_bar(level)
@@ -149,4 +126,3 @@ def estimate_states(
         for i, level in enumerate(levels):
             callback(Step(i, level, states[i], x0[i], eps[i]))
     return Prediction(x0, eps)
->>>>>>> patch

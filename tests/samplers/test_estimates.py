@@ -31,7 +31,7 @@ def test_same_as_one_level_after_the_other(shape, max_batch):
         max_batch=max_batch,
         callback=seen.append,
     )
-    torch.testing.assert_close(together, torch.stack([each.x0 for each in alone]))
+    torch.testing.assert_close(together.x0, torch.stack([each.x0 for each in alone]))
     assert [(step.i, step.t) for step in seen] == list(enumerate(LEVELS))
     torch.testing.assert_close(torch.stack([step.eps for step in seen]), torch.stack([each.eps for each in alone]))
     assert counted.evaluations == len(LEVELS) * shape[0]
@@ -39,7 +39,7 @@ def test_same_as_one_level_after_the_other(shape, max_batch):
 
 def test_repeated_levels_have_noise_of_their_own():
     x = image((2, 1, 8, 8))
-    first, second = estimates(Denoiser(toy_network, SCHEDULE), x, [499, 499], generator=case_generators([0, 1]))
+    first, second = estimates(Denoiser(toy_network, SCHEDULE), x, [499, 499], generator=case_generators([0, 1])).x0
     assert not torch.allclose(first, second, atol=0.1)
 
 
@@ -48,13 +48,12 @@ def test_conditioning_goes_with_its_case(max_batch):
     x, code = torch.zeros(2, 1, 4, 4), torch.tensor([[1.0], [2.0]])
     batches = []
 
-    def network(state, timesteps, code, word):
+    def network(state, timesteps, code):
         batches.append(len(state))
-        assert word == "same"
         return code.reshape(-1, 1, 1, 1).expand_as(state) * 0.1 + 0 * state
 
     denoiser = Denoiser(network, SCHEDULE, "sample")
-    result = estimates(denoiser, x, [100, 200, 300], max_batch=max_batch, code=code, word="same")
+    result = estimates(denoiser, x, [100, 200, 300], max_batch=max_batch, code=code).x0
     assert batches == ([2, 2, 2] if max_batch == 2 else [6])
     assert torch.equal(result, torch.tensor([0.1, 0.2]).reshape(1, 2, 1, 1, 1).expand(3, 2, 1, 4, 4))
 
@@ -62,7 +61,7 @@ def test_conditioning_goes_with_its_case(max_batch):
 def test_estimates_of_a_gaussian_are_its_posterior_means():
     denoiser = gaussian_denoiser(0.3, 0.5, SCHEDULE)
     x = 0.3 + 0.5 * torch.randn(1, 1, 128, 128, generator=torch.Generator().manual_seed(0))
-    for level, estimate in zip(LEVELS, estimates(denoiser, x, LEVELS, generator=case_generators([7])), strict=True):
+    for level, estimate in zip(LEVELS, estimates(denoiser, x, LEVELS, generator=case_generators([7])).x0, strict=True):
         a = SCHEDULE.alpha_bar(level)
         assert estimate.mean().item() == pytest.approx(0.3, abs=0.02)
         assert estimate.std().item() == pytest.approx(0.5 * (a * 0.25 / (a * 0.25 + 1 - a)) ** 0.5, rel=0.03)
