@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.diffusion import to_image_range, to_model_range
+from common.diffusion import Clip, to_image_range, to_model_range
 from common.errors import InputError
 from common.inferers.base import AnomalyInferer, Restored
 from common.networks import Denoiser
@@ -31,7 +31,7 @@ class ANDiInferer(AnomalyInferer):
         num_inference_steps: levels, evenly spaced in between; ``None`` takes every one.
         channels: what a voxel of several channels has: their ``max`` or ``mean``.
         max_batch: most images that the network sees at once: slices times levels.
-        clip: as in the paper, the prediction is left as it is.
+        clip: by default none, as in the paper: clipping x̂_0 would change the predicted noise.
         **kwargs: of ``AnomalyInferer``; the map is the method's own.
 
     Raises:
@@ -46,7 +46,7 @@ class ANDiInferer(AnomalyInferer):
         num_inference_steps: int | None = None,
         channels: Literal["max", "mean"] = "max",
         max_batch: int = 128,
-        clip: None = None,
+        clip: Clip | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(clip=clip, **kwargs)
