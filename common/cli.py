@@ -1,4 +1,4 @@
-"""The command line: ``anomaly-zoo check | list | plant | demo``."""
+"""The command line: ``anomaly-zoo check | list | table | plant | demo``."""
 
 from __future__ import annotations
 
@@ -57,6 +57,18 @@ class Zoo:
         widths = [max(len(row[column]) for row in rows) for column in range(3)]
         for row in rows:
             print("  ".join([*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[3]]))
+
+    def table(self, name: str = "ixi_planted", bundles: str | None = None) -> None:
+        """Print the figures of all bundles in one experiment as a Markdown table, best first.
+
+        Args:
+            name: of the experiment, the ``id`` in the bundles' ``docs/results.json``.
+            bundles: the folder that holds them, as of ``list``.
+        """
+        from common.evaluation.table import results_table
+
+        files = sorted(_bundle_folder(bundles).glob("*/docs/results.json"))
+        print(results_table([file.parents[1] for file in files], str(name)))
 
     def plant(
         self,

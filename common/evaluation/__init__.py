@@ -7,6 +7,7 @@ from common.evaluation.histogram import ScoreHistogram
 from common.evaluation.metrics import AnomalyMetrics
 from common.evaluation.pool import PooledScores, evaluate_map
 from common.evaluation.report import case_figure, write_report
+from common.evaluation.table import results_table
 
 __all__ = [
     "AnomalyMetrics",
@@ -15,5 +16,6 @@ __all__ = [
     "ThresholdCalibration",
     "case_figure",
     "evaluate_map",
+    "results_table",
     "write_report",
 ]
