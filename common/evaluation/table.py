@@ -34,7 +34,7 @@ def results_table(bundles: Sequence[Path], name: str) -> str:
     Raises:
         InputError: no bundle has such results, or a file of results cannot be read.
     """
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, Mapping[str, Any]] = {}
     random: dict[str, float] = {}
     for bundle in bundles:
         results = {str(each.get("id")): each for each in _read(bundle / "docs" / "results.json")}
