@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from common.data.discovery import Case, discover
 from common.data.integrity import Problem, check_cases, table, verify
@@ -23,7 +24,12 @@ __all__ = [
 ]
 
 
-def load_cases(dataset_dir: str | Path, split: str | None = None, channels: int | None = 1) -> list[Case]:
+def load_cases(
+    dataset_dir: str | Path,
+    split: str | None = None,
+    channels: int | None = 1,
+    truth: Literal["mask", "label"] | None = None,
+) -> list[Case]:
     """Find the cases of a data set and check every file of them, before anything is computed.
 
     Args:
@@ -31,9 +37,12 @@ def load_cases(dataset_dir: str | Path, split: str | None = None, channels: int 
         split: ``training``, ``validation``, or any other split of a data list; ``None`` takes all. A data set that
             names no splits is split here, by subject: a tenth, chosen by the hash of its name, validates.
         channels: that each image must have.
+        truth: what each case must bring: ``mask`` (or the label 0, which means an empty one), or ``label`` (0 is
+            healthy; or a mask, which says as much); ``None`` for methods that learn from healthy images alone.
 
     Raises:
-        InputError: nothing found, too few cases to split, or the table of everything that is wrong.
+        InputError: nothing found, too few cases to split, the table of everything that is wrong, cases without the
+            truth asked for, or one label in all of them.
     """
     if not str(dataset_dir):
         raise InputError("dataset_dir", "is not given", "add --dataset_dir PATH (a folder, an image, or a datalist)")
@@ -41,7 +50,22 @@ def load_cases(dataset_dir: str | Path, split: str | None = None, channels: int 
     if split is not None:
         cases = discover(dataset_dir, split) if any("split" in case for case in cases) else _held_out(cases, split)
     verify(cases, channels=channels)
+    if truth is not None:
+        _check_truth(cases, truth)
     return cases
+
+
+def _check_truth(cases: list[Case], truth: Literal["mask", "label"]) -> None:
+    bare = [
+        case for case in cases if "mask" not in case and ("label" not in case or (truth == "mask" and case["label"]))
+    ]
+    if bare:
+        source = f"{len(bare)} of {len(cases)} cases (first: {bare[0]['image']})"
+        raise InputError(source, f"have no {truth}", f"name the {truth} of each case in a datalist; label 0 is healthy")
+    labels = {bool(case["label"]) for case in cases if "label" in case}
+    if truth == "label" and len(labels) == 1 and all("label" in case for case in cases):
+        found, other = ("diseased", "healthy (0)") if labels.pop() else ("healthy", "diseased (1)")
+        raise InputError(f"all {len(cases)} cases", f"are {found} by their label", f"add cases that are {other}")
 
 
 def _held_out(cases: list[Case], split: str) -> list[Case]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from monai.data import MetaTensor
@@ -28,6 +28,7 @@ from monai.transforms import (
     Spacingd,
     SpatialPadd,
     SqueezeDimd,
+    Transform,
 )
 
 from common.data.transforms import (
@@ -133,13 +134,15 @@ def _to_range(image: MetaTensor) -> MetaTensor:
 
 
 class SliceTraining(Compose):
-    """Preprocessing and augmentation for training a 2-D network: cases with ``image`` (C, x, y) and their id.
+    """Preprocessing and augmentation for training a 2-D network: cases with ``image`` (C, x, y), id and truth.
 
     A volume gives one slice at a time: a random one of those at the level, or the middle one without augmentation.
     The random steps come last, so that a ``CacheDataset`` keeps everything before them.
 
     Args:
         preprocessing: deterministic part.
+        truth: what else a case brings: ``mask`` (1, x, y) of 0 and 1, or ``label`` of the slice, 0 is healthy. The mask
+            says what a slice is; a case without one hands its own label to every slice.
         augment: random slice, left-right flip, rotation, scale, shift and gamma; off for validation.
         flip_prob: probability of the flip.
         rotate_degrees: largest rotation.
@@ -154,6 +157,7 @@ class SliceTraining(Compose):
         self,
         preprocessing: Preprocessing,
         *,
+        truth: Literal["mask", "label"] | None = None,
         augment: bool = True,
         flip_prob: float = 0.5,
         rotate_degrees: float = 10.0,
@@ -164,23 +168,30 @@ class SliceTraining(Compose):
         blur_prob: float = 0.0,
     ) -> None:
         one_slice = (-1, -1, 1)
-        steps: list[Any] = [*preprocessing.transforms, SelectItemsd(["image", "case"])]
+        both = ["image"] if truth is None else ["image", "mask"]
+        options: dict[str, Any] = {"allow_missing_keys": True}
+        kept = [*both, "case"] if truth != "label" else [*both, "label", "case"]
+        steps: list[Any] = [*preprocessing.transforms, SelectItemsd(kept, **options)]
         if augment:
-            steps.append(RandSpatialCropd("image", roi_size=one_slice, random_size=False))
+            steps.append(RandSpatialCropd(both, roi_size=one_slice, random_size=False, **options))
         else:
-            steps.append(CenterSpatialCropd("image", roi_size=one_slice))
-        steps.append(SqueezeDimd("image", dim=-1))
+            steps.append(CenterSpatialCropd(both, roi_size=one_slice, **options))
+        steps.append(SqueezeDimd(both, dim=-1, **options))
+        if truth == "label":
+            steps.append(_SliceLabeld())
         if augment:
             affine = RandAffined(
-                "image",
+                both,
                 prob=1.0,
                 rotate_range=math.radians(rotate_degrees),
                 scale_range=(scale, scale),
                 translate_range=(translate, translate),
+                mode=["bilinear", "nearest"][: len(both)],
                 padding_mode="zeros",
+                **options,
             )
             steps += [
-                RandFlipd("image", prob=flip_prob, spatial_axis=0),
+                RandFlipd(both, prob=flip_prob, spatial_axis=0, **options),
                 affine,
                 RandAdjustContrastd("image", prob=0.5, gamma=(float(gamma[0]), float(gamma[1]))),
             ]
@@ -190,5 +201,15 @@ class SliceTraining(Compose):
         if augment and blur_prob > 0:
             sigma = (0.25, 1.0)
             steps.append(RandGaussianSmoothd("image", prob=blur_prob, sigma_x=sigma, sigma_y=sigma))
-        steps.append(EnsureTyped("image", dtype=torch.float32, track_meta=False))
+        steps.append(EnsureTyped(both, dtype=torch.float32, track_meta=False, **options))
         super().__init__(steps)
+
+
+class _SliceLabeld(Transform):
+    """``label``: whether the slice's mask holds anything, or else the case's own, as 0 or 1; the mask goes."""
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        case = dict(data)
+        mask = case.pop("mask", None)
+        case["label"] = int(bool(case["label"])) if mask is None else int(bool(mask.any()))
+        return case

@@ -1,3 +1,4 @@
+import json
 from typing import Any
 
 import nibabel as nib
@@ -230,6 +231,53 @@ def test_a_volume_trains_slice_by_slice(tmp_path):
     middle = SliceTraining(preprocessing, augment=False)(case)["image"]
     assert middle.shape == (1, 80, 96)
     assert torch.equal(middle, SliceTraining(preprocessing, augment=False)(case)["image"])
+
+
+def test_truth_moves_with_the_image_and_labels_the_slice():
+    image = torch.linspace(0.3, 0.6, 24)[None, :, None, None].repeat(1, 1, 32, 5)
+    mask = torch.zeros_like(image)
+    mask[:, 4:10, 6:20, 2] = 1  # in the middle slice alone
+    image = image + 0.4 * mask
+    case = {"image": MetaTensor(image), "mask": MetaTensor(mask), "label": 1, "case": "a"}
+    masked, labelled = (
+        SliceTraining(Compose([]), truth="mask", gamma=(0.999, 1.001)),
+        SliceTraining(Compose([]), truth="label"),
+    )
+    masked.set_random_state(0)
+    labelled.set_random_state(0)
+    drawn = [masked(dict(case)) for _ in range(30)]
+    seen = [each for each in drawn if each["mask"].any()]
+    assert 2 <= len(seen) < 30
+    for each in seen:
+        assert set(each["mask"].unique().tolist()) == {0, 1}
+        inside, outside = (each["image"][each["mask"] == flag] for flag in (1, 0))
+        assert inside.median() > outside.max() - 0.05
+    labels = [labelled(dict(case)) for _ in range(30)]
+    assert {each["label"] for each in labels} == {0, 1}
+    assert all("mask" not in each for each in labels)
+    alone = {key: value for key, value in case.items() if key != "mask"}
+    assert labelled(alone)["label"] == 1
+    assert SliceTraining(Compose([]), truth="label", augment=False)(dict(case))["label"] == 1
+
+
+def test_cases_without_the_truth_that_training_needs_are_refused(tmp_path):
+    for name in "abc":
+        Image.fromarray(np.eye(20, dtype=np.uint8) * 255).save(tmp_path / f"{name}.png")
+
+    def load(truth, **entries):
+        listed = [{"image": f"{name}.png", **more} for name, more in entries.items()]
+        (tmp_path / "list.json").write_text(json.dumps({"training": listed}))
+        return load_cases(tmp_path / "list.json", "training", truth=truth)
+
+    assert len(load("label", a={"label": 0}, b={"label": 1})) == 2
+    assert len(load("label", a={"label": 0}, b={"mask": "c.png"})) == 2
+    assert len(load("mask", a={"label": 0}, b={"mask": "c.png", "label": 1})) == 2
+    with pytest.raises(InputError, match=r"1 of 2 cases \(first: .*b\.png\): have no label"):
+        load("label", a={"label": 0}, b={})
+    with pytest.raises(InputError, match=r"b\.png\): have no mask"):
+        load("mask", a={"label": 0}, b={"label": 1})
+    with pytest.raises(InputError, match="are healthy by their label → add cases that are diseased"):
+        load("label", a={"label": 0}, b={"label": 0})
 
 
 def test_a_set_without_splits_is_split_by_subject(tmp_path):
