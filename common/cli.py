@@ -58,17 +58,25 @@ class Zoo:
         for row in rows:
             print("  ".join([*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[3]]))
 
-    def table(self, name: str = "ixi_planted", bundles: str | None = None) -> None:
+    def table(self, name: str = "ixi_planted", bundles: str | None = None, update: bool = False) -> None:
         """Print the figures of all bundles in one experiment as a Markdown table, best first.
 
         Args:
             name: of the experiment, the ``id`` in the bundles' ``docs/results.json``.
             bundles: the folder that holds them, as of ``list``.
+            update: instead of printing, bring the tables in the README beside that folder and in those of the
+                bundles up to date.
         """
-        from common.evaluation.table import results_table
+        from common.evaluation.table import results_table, update_tables
 
-        files = sorted(_bundle_folder(bundles).glob("*/docs/results.json"))
-        print(results_table([file.parents[1] for file in files], str(name)))
+        folder = _bundle_folder(bundles)
+        found = [file.parents[1] for file in sorted(folder.glob("*/docs/results.json"))]
+        if not update:
+            print(results_table(found, str(name)))
+            return
+        for page in (folder.parent / "README.md", *(bundle / "docs" / "README.md" for bundle in found)):
+            update_tables(page, found)
+            print(page)
 
     def plant(
         self,

@@ -7,15 +7,17 @@ from common.evaluation.histogram import ScoreHistogram
 from common.evaluation.metrics import AnomalyMetrics
 from common.evaluation.pool import PooledScores, evaluate_map
 from common.evaluation.report import case_figure, write_report
-from common.evaluation.table import results_table
+from common.evaluation.table import bundle_table, results_table, update_tables
 
 __all__ = [
     "AnomalyMetrics",
     "PooledScores",
     "ScoreHistogram",
     "ThresholdCalibration",
+    "bundle_table",
     "case_figure",
     "evaluate_map",
     "results_table",
+    "update_tables",
     "write_report",
 ]

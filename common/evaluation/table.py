@@ -1,15 +1,17 @@
-"""A Markdown table of the figures that bundles carry in ``docs/results.json``."""
+"""Markdown tables of the figures that bundles carry in ``docs/results.json``, and the pages that show them."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
+from common.files import write_atomic
 
-__all__ = ["results_table"]
+__all__ = ["bundle_table", "results_table", "update_tables"]
 
 # Heading, key of the metric, digits, factor, unit.
 _COLUMNS: tuple[tuple[str, str, int, float, str], ...] = (
@@ -20,7 +22,12 @@ _COLUMNS: tuple[tuple[str, str, int, float, str], ...] = (
     ("healthy FPR", "healthy_fpr", 2, 100, " %"),
     ("image AUROC", "image_auroc_top1", 3, 1, ""),
 )
+_COST = (("network_evaluations_per_slice", 0), ("seconds_per_slice", 2))
+_COST_HEADS = ["evaluations", "seconds a slice"]
 _BASELINE = {"pixel_ap": "intensity_ap", "oracle_dice": "intensity_oracle_dice"}
+_MARKED = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- /results -->)", re.DOTALL)
+
+Result = Mapping[str, Any]
 
 
 def results_table(bundles: Sequence[Path], name: str) -> str:
@@ -34,22 +41,20 @@ def results_table(bundles: Sequence[Path], name: str) -> str:
     Raises:
         InputError: no bundle has such results, or a file of results cannot be read.
     """
-    found: dict[str, Mapping[str, Any]] = {}
+    found: dict[str, Result] = {}
     random: dict[str, float] = {}
     for bundle in bundles:
-        results = {str(each.get("id")): each for each in _read(bundle / "docs" / "results.json")}
+        results = _read(bundle)
         if name in results:
             found[bundle.name] = results[name]
         if f"{name}_random" in results:
             random[bundle.name] = results[f"{name}_random"]["metrics"]["pixel_ap"]
     if not found:
         raise InputError(f"results '{name}'", "are in no bundle", "see 'id' in docs/results.json of a bundle")
-    heads = ["", *(head for head, *_ in _COLUMNS), "AP, random weights", "evaluations", "seconds a slice"]
-    lines = [_line(heads), "|" + "---|" * len(heads)]
+    lines = _head("", "AP, random weights", *_COST_HEADS)
     for bundle_name, result in sorted(found.items(), key=lambda each: -each[1]["metrics"]["pixel_ap"]):
-        cells = _cells(result["metrics"])
-        cost = [_cell(result.get("network_evaluations_per_slice"), 0), _cell(result.get("seconds_per_slice"), 2)]
-        lines.append(_line([f"`{bundle_name}`", *cells, _cell(random.get(bundle_name), 3), *cost]))
+        cells = [*_cells(result["metrics"]), _cell(random.get(bundle_name), 3), *_cost(result)]
+        lines.append(_line([f"[`{bundle_name}`](bundles/{bundle_name}/docs/README.md)", *cells]))
     metrics = next(iter(found.values()))["metrics"]
     baseline = {key: metrics[intensity] for key, intensity in _BASELINE.items() if intensity in metrics}
     for label, row in (("intensity alone", baseline), ("chance", {"pixel_ap": metrics["prevalence"]})):
@@ -57,11 +62,63 @@ def results_table(bundles: Sequence[Path], name: str) -> str:
     return "\n".join(lines)
 
 
-def _read(file: Path) -> list[Mapping[str, Any]]:
+def bundle_table(bundle: Path) -> str:
+    """The table of one bundle: a row for each experiment, with the AP of the intensity alone and of chance.
+
+    Args:
+        bundle: its folder.
+
+    Raises:
+        InputError: its file of results cannot be read.
+    """
+    lines = _head("", "AP, intensity", "AP, chance", *_COST_HEADS)
+    for result in _read(bundle).values():
+        metrics = result["metrics"]
+        beside = [_cell(metrics.get("intensity_ap"), 3), _cell(metrics.get("prevalence"), 3)]
+        lines.append(_line([str(result["name"]), *_cells(metrics), *beside, *_cost(result)]))
+    return "\n".join(lines)
+
+
+def update_tables(page: Path, bundles: Sequence[Path]) -> str:
+    """A page with fresh tables between ``<!-- results: NAME -->`` and ``<!-- /results -->``; writes it if it changed.
+
+    Args:
+        page: Markdown. NAME is an experiment, or ``bundle`` for the table of the bundle that the page belongs to.
+        bundles: folders of all bundles.
+
+    Raises:
+        InputError: the page has no such lines, or results are missing or cannot be read.
+    """
+    text = page.read_text(encoding="utf-8")
+    if not _MARKED.search(text):
+        raise InputError(page, "has no place for results", "add <!-- results: NAME --> and <!-- /results -->")
+
+    def fresh(match: re.Match[str]) -> str:
+        table = bundle_table(page.parents[1]) if match[2] == "bundle" else results_table(bundles, match[2])
+        return f"{match[1]}{table}\n{match[3]}"
+
+    updated = _MARKED.sub(fresh, text)
+    if updated != text:
+        write_atomic(page, updated.encode())
+    return updated
+
+
+def _read(bundle: Path) -> dict[str, Result]:
+    file = bundle / "docs" / "results.json"
     try:
-        return json.loads(file.read_text(encoding="utf-8"))["results"]
-    except (OSError, ValueError, KeyError) as error:
+        results = json.loads(file.read_text(encoding="utf-8"))["results"]
+        return {str(result["id"]): result for result in results if "id" in result}
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(file, f"is no file of results ({error})", "restore it from the release") from error
+
+
+def _head(first: str, *more: str) -> list[str]:
+    heads = [first, *(column[0] for column in _COLUMNS), *more]
+    return [_line(heads), "|" + "---|" * len(heads)]
+
+
+def _cost(result: Result) -> list[str]:
+    return [_cell(result.get(key), digits) for key, digits in _COST]
 
 
 def _cells(metrics: Mapping[str, float]) -> list[str]:
