@@ -40,6 +40,7 @@ from common.data.transforms import (
     RobustIntensityd,
     SelectLeveld,
 )
+from common.errors import InputError
 
 __all__ = ["Preprocessing", "SliceTraining"]
 
@@ -63,10 +64,10 @@ class Preprocessing(Compose):
         fixed_size: crop to ``spatial_size`` too, so that training batches have one size.
         brain_mask: how to find the brain where no mask is given (``auto``, ``mni``, ``none``; see ``BrainMaskd``).
         slice_mm: level of pictures in mm (see ``PicturesToVolumesd``).
-        slice_range_mm: levels of a volume to use (see ``SelectLeveld``); ``None`` uses all.
+        slice_range_mm: levels of a volume to use (see ``SelectLeveld``); ``None`` or "none" uses all.
         space: space of volumes (``auto``, ``mni``, ``native``; see ``SelectLeveld``).
-        percentiles: inside the brain, that become 0 and ``top``; ``None`` trusts intensities that are comparable
-            already: [0, 1], or 8 bits, which are divided by 255.
+        percentiles: inside the brain, that become 0 and ``top``; ``None`` or "none" trusts intensities that are
+            comparable already: [0, 1], or 8 bits, which are divided by 255.
         top: intensity of the upper percentile.
 
     A case then has ``image`` (C, x, y, z), ``brain_mask`` (1, x, y, z) and, where there is one, ``mask``
@@ -85,12 +86,13 @@ class Preprocessing(Compose):
         fixed_size: bool = False,
         brain_mask: str = "auto",
         slice_mm: float | None = None,
-        slice_range_mm: Sequence[float] | None = None,
+        slice_range_mm: Sequence[float] | Literal["none"] | None = None,
         space: str = "auto",
-        percentiles: Sequence[float] | None = (1.0, 99.0),
+        percentiles: Sequence[float] | Literal["none"] | None = (1.0, 99.0),
         top: float = 0.8,
     ) -> None:
-        level = None if slice_range_mm is None else (float(slice_range_mm[0]), float(slice_range_mm[1]))
+        # "none", because MONAI's command line takes None for an argument that is not given.
+        level, window = _pair("slice_range_mm", slice_range_mm), _pair("percentiles", percentiles)
         size = [int(spatial_size[0]), int(spatial_size[1]), -1]
         options: dict[str, Any] = {"allow_missing_keys": True}
         steps: list[Any] = [
@@ -115,13 +117,23 @@ class Preprocessing(Compose):
         if fixed_size:
             steps.append(ResizeWithPadOrCropd(_IMAGES, spatial_size=size, **options))
         steps += [
-            FullScaled("image")
-            if percentiles is None
-            else RobustIntensityd("image", percentiles[0], percentiles[1], top),
+            FullScaled("image") if window is None else RobustIntensityd("image", window[0], window[1], top),
             Lambdad("mask", _to_binary, **options),
             SelectItemsd(_KEPT, **options),
         ]
         super().__init__(steps)
+
+
+def _pair(name: str, value: Sequence[float] | str | None) -> tuple[float, float] | None:
+    if value is None or value == "none":
+        return None
+    try:
+        low, high = map(float, value)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{name} {value!r}", "is not a pair of numbers", f"write --{name} '[LOW,HIGH]' or none"
+        ) from error
+    return low, high
 
 
 def _to_binary(mask: MetaTensor) -> MetaTensor:

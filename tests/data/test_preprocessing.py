@@ -296,3 +296,15 @@ def test_a_set_without_splits_is_split_by_subject(tmp_path):
 def test_no_data_set_given():
     with pytest.raises(InputError, match="--dataset_dir"):
         load_cases("")
+
+
+def test_none_as_a_word_is_none_and_other_words_are_refused(tmp_path):
+    case = volume_case(tmp_path, 1)
+    image = Preprocessing(slice_range_mm="none", percentiles="none")(case)["image"]
+    assert image.shape[-1] == 24
+    assert image.max() > 0.9 * 120 / 255
+    for option in ("slice_range_mm", "percentiles"):
+        with pytest.raises(InputError, match=f"{option} 'all'.*--{option}"):
+            Preprocessing(**{option: "all"})
+        with pytest.raises(InputError, match="not a pair"):
+            Preprocessing(**{option: [1]})
