@@ -55,6 +55,8 @@ class AnomalyInferer(Inferer):
             ``feature`` (the denoiser's own features) and ``lpips``.
         noise: kind of noise, or its name.
         batch_size: slices (or volumes of a 3-D method) at a time.
+        num_restorations: independent runs a slice, with noise of their own; maps and images are averaged. A run that
+            invents structure does so elsewhere each time, so several short ones may beat a long one.
         seed: of cases that come without one.
         spatial_dims: of the network.
         output: ``dict``, or ``anomaly_map`` for the map alone, as MONAI Label and MONAI Deploy want it.
@@ -81,6 +83,7 @@ class AnomalyInferer(Inferer):
         anomaly_map: str = "residual",
         noise: str | Noise = "gaussian",
         batch_size: int = 16,
+        num_restorations: int = 1,
         seed: int = 0,
         spatial_dims: int = 2,
         output: Literal["dict", "anomaly_map"] = "dict",
@@ -90,10 +93,13 @@ class AnomalyInferer(Inferer):
         super().__init__()
         if output not in ("dict", "anomaly_map"):
             raise InputError(f"output '{output}'", "is not known", "choose 'dict' or 'anomaly_map'")
+        if num_restorations < 1:
+            raise InputError(f"num_restorations {num_restorations}", "is too small", "use 1 or more")
         get_map(anomaly_map, {"feature": _unbound, "lpips": _unbound})
         self.schedule, self.prediction_type, self.clip = schedule, prediction_type, clip
         self.map_name, self.noise = anomaly_map, get_noise(noise)
         self.batch_size, self.seed, self.spatial_dims = batch_size, seed, spatial_dims
+        self.num_restorations = num_restorations
         self.output, self.amp, self.progress = output, amp, progress
         self.evaluations = self.slices = 0
 
@@ -165,14 +171,16 @@ class AnomalyInferer(Inferer):
         anomaly_map, healthy = torch.zeros_like(slices[:, :1]), slices.clone()
         occupied = regions.flatten(1).any(dim=1).nonzero()[:, 0].tolist()
         denoiser = Denoiser(network, self.schedule, self.prediction_type, self.clip, self.amp)
-        batches = [occupied[i : i + self.batch_size] for i in range(0, len(occupied), self.batch_size)]
+        at_once = max(1, self.batch_size // self.num_restorations)
+        batches = [occupied[i : i + at_once] for i in range(0, len(occupied), at_once)]
         with tqdm(
             total=len(batches) * self.evaluations_per_slice, desc="Sampling", disable=None if self.progress else True
         ) as bar:
             for batch in batches:
-                generators = case_generators([slice_seeds[index] for index in batch])
                 padded, undo = _pad(slices[batch], getattr(network, "size_divisor", 1))
-                result = self.restore(padded, denoiser, generators, lambda _: bar.update())
+                result = self._restore(
+                    padded, denoiser, [slice_seeds[index] for index in batch], lambda _: bar.update()
+                )
                 anomaly_map[batch] = undo(result.anomaly_map) * regions[batch]
                 healthy[batch] = undo(result.pseudo_healthy)
         self.evaluations += denoiser.evaluations
@@ -184,6 +192,13 @@ class AnomalyInferer(Inferer):
         if isinstance(inputs, MetaTensor):
             outputs = {key: _with_geometry(value, inputs) for key, value in outputs.items()}
         return outputs["anomaly_map"] if self.output == "anomaly_map" else outputs
+
+    def _restore(self, image: Tensor, denoiser: Denoiser, seeds: Sequence[int], callback: Callback) -> Restored:
+        """The mean of ``num_restorations`` runs in one batch; the first is the one that a single run would be."""
+        runs = self.num_restorations
+        seeds = [seed if run == 0 else case_seed(seed, run) for seed in seeds for run in range(runs)]
+        result = self.restore(image.repeat_interleave(runs, dim=0), denoiser, case_generators(seeds), callback)
+        return Restored(*(each.unflatten(0, (-1, runs)).mean(dim=1) for each in result))
 
     def build_map(self, denoiser: Denoiser, name: str | None = None) -> AnomalyMap:
         """The inferer's map (or another one by ``name``), with the distances that belong to the network."""

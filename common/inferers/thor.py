@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.anomaly import dilate, gaussian_smooth, grey_closing, harmonic_mean, residual
+from common.anomaly import dilate, gaussian_smooth, get_map, grey_closing, harmonic_mean
 from common.diffusion import to_image_range, to_model_range
 from common.inferers.base import AnomalyInferer, Restored
 from common.networks import Denoiser
@@ -27,7 +27,7 @@ def region_mask(temporal_map: Tensor, size: int = 13) -> Tensor:
 class ThorInferer(AnomalyInferer):
     """Partial diffusion that is harmonised with the input; the map is the harmonic mean over the levels of the way.
 
-    The temporal map of a level is the residual of x̂_0 times its smoothed perceptual distance.
+    The temporal map of a level is the difference to x̂_0 times its smoothed perceptual distance.
 
     Args:
         noise_level: level to noise to.
@@ -35,6 +35,8 @@ class ThorInferer(AnomalyInferer):
         spacing: of the visited levels.
         harmonise_levels: where to harmonise; each at the nearest visited level.
         map_levels: where to take a temporal map besides; likewise.
+        difference: the other factor of the temporal map; ``residual_bright`` or ``residual_dark`` where the polarity
+            of anomalies is known.
         perceptual: the perceptual distance, ``feature`` or ``lpips``.
         smoothing: σ in pixels of the Gaussian on the perceptual distance.
         region_size: side in pixels of the closing and dilation of region masks.
@@ -49,12 +51,14 @@ class ThorInferer(AnomalyInferer):
         spacing: str = "linspace",
         harmonise_levels: Sequence[int] = HARMONISE_LEVELS,
         map_levels: Sequence[int] = MAP_LEVELS,
+        difference: str = "residual",
         perceptual: str = "feature",
         smoothing: float = 2.0,
         region_size: int = 13,
         **kwargs: Any,
     ) -> None:
         super().__init__(anomaly_map=perceptual, **kwargs)
+        self.difference = get_map(difference)
         self.timesteps = self.levels(noise_level, num_inference_steps, spacing)
         self.harmonise_levels, self.map_levels = tuple(harmonise_levels), tuple(map_levels)
         self.smoothing, self.region_size = smoothing, region_size
@@ -68,7 +72,7 @@ class ThorInferer(AnomalyInferer):
         def temporal_map(x0: Tensor) -> Tensor:
             healthy = to_image_range(x0)
             distance = gaussian_smooth(perceptual(image, healthy), self.smoothing).clamp(0, 1)
-            return residual(image, healthy) * distance
+            return self.difference(image, healthy) * distance
 
         sample = thor_sample(
             denoiser,

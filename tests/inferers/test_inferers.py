@@ -4,7 +4,7 @@ import pytest
 import torch
 from monai.data import MetaTensor, decollate_batch, list_data_collate
 
-from common.diffusion import NoiseSchedule, case_seed
+from common.diffusion import NoiseSchedule, case_generators, case_seed
 from common.errors import InputError
 from common.inferers import (
     ANDiInferer,
@@ -15,7 +15,7 @@ from common.inferers import (
     SynomalyInferer,
     ThorInferer,
 )
-from common.networks import DenoisingUNet
+from common.networks import Denoiser, DenoisingUNet
 
 SCHEDULE = NoiseSchedule()
 FEW: dict[str, tuple[type[AnomalyInferer], dict[str, Any]]] = {
@@ -192,3 +192,38 @@ def test_masks_and_seeds_that_do_not_fit_are_refused(network):
 def test_bad_options_are_refused_when_made(options):
     with pytest.raises(InputError):
         make("ddpm", **options)
+
+
+def test_thor_takes_the_polarity_of_anomalies(network):
+    image = torch.full((1, 1, 16, 16), 0.5)
+    image[..., 4:8, 4:8] = 1.0
+    maps = {
+        name: ThorInferer(schedule=SCHEDULE, noise_level=100, num_inference_steps=4, difference=name, progress=False)(
+            image, network
+        )["anomaly_map"]
+        for name in ("residual", "residual_bright", "residual_dark")
+    }
+    assert not torch.equal(maps["residual_bright"], maps["residual_dark"])
+    assert (maps["residual_bright"] <= maps["residual"] + 1e-6).all()
+    with pytest.raises(InputError, match="brightest"):
+        ThorInferer(schedule=SCHEDULE, difference="brightest")
+
+
+@torch.no_grad()
+def test_several_restorations_are_the_mean_of_runs_with_noise_of_their_own(network):
+    image, seeds, single = images(size=(16, 24)), [3, 4, 5], make("ddpm")
+    slice_seeds = [case_seed(seed, 0) for seed in seeds]
+    runs = []
+    for run in range(3):
+        own = slice_seeds if run == 0 else [case_seed(seed, run) for seed in slice_seeds]
+        denoiser = Denoiser(network, SCHEDULE, clip=single.clip)
+        runs.append(single.restore(image, denoiser, case_generators(own), lambda _: None))
+    several = make("ddpm", num_restorations=3, batch_size=4)
+    result = several(image, network, brain_mask=torch.ones_like(image), seeds=seeds)
+    assert several.evaluations == 3 * 3 * single.evaluations_per_slice
+    assert (runs[1].pseudo_healthy - runs[0].pseudo_healthy).abs().max() > 1e-3
+    for key in result:
+        expected = torch.stack([getattr(run, key) for run in runs]).mean(dim=0)
+        torch.testing.assert_close(result[key], expected, atol=1e-5, rtol=0)
+    with pytest.raises(InputError, match="num_restorations 0"):
+        make("ddpm", num_restorations=0)
