@@ -198,7 +198,7 @@ def test_thor_takes_the_polarity_of_anomalies(network):
     image = torch.full((1, 1, 16, 16), 0.5)
     image[..., 4:8, 4:8] = 1.0
     maps = {
-        name: make("thor", difference=name, output="anomaly_map")(image, network)
+        name: make("thor", harmonise_levels=[], difference=name, output="anomaly_map")(image, network)
         for name in ("residual", "residual_bright", "residual_dark")
     }
     assert not torch.equal(maps["residual_bright"], maps["residual_dark"])
