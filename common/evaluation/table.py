@@ -22,6 +22,7 @@ _COLUMNS: tuple[tuple[str, str, int, float, str], ...] = (
     ("healthy FPR", "healthy_fpr", 2, 100, " %"),
     ("image AUROC", "image_auroc_top1", 3, 1, ""),
 )
+_HEADS = [column[0] for column in _COLUMNS]
 _COST = (("network_evaluations_per_slice", 0), ("seconds_per_slice", 2))
 _COST_HEADS = ["evaluations", "seconds a slice"]
 _BASELINE = {"pixel_ap": "intensity_ap", "oracle_dice": "intensity_oracle_dice"}
@@ -51,15 +52,15 @@ def results_table(bundles: Sequence[Path], name: str) -> str:
             random[bundle.name] = results[f"{name}_random"]["metrics"]["pixel_ap"]
     if not found:
         raise InputError(f"results '{name}'", "are in no bundle", "see 'id' in docs/results.json of a bundle")
-    lines = _head("", "AP, random weights", *_COST_HEADS)
+    lines = [["", *_HEADS, "AP, random weights", *_COST_HEADS]]
     for bundle_name, result in sorted(found.items(), key=lambda each: -each[1]["metrics"]["pixel_ap"]):
         cells = [*_cells(result["metrics"]), _cell(random.get(bundle_name), 3), *_cost(result)]
-        lines.append(_line([f"[`{bundle_name}`](bundles/{bundle_name}/docs/README.md)", *cells]))
+        lines.append([f"[`{bundle_name}`](bundles/{bundle_name}/docs/README.md)", *cells])
     metrics = next(iter(found.values()))["metrics"]
     baseline = {key: metrics[intensity] for key, intensity in _BASELINE.items() if intensity in metrics}
     for label, row in (("intensity alone", baseline), ("chance", {"pixel_ap": metrics["prevalence"]})):
-        lines.append(_line([label, *_cells(row), "", "", ""]))
-    return "\n".join(lines)
+        lines.append([label, *_cells(row), "", "", ""])
+    return _table(lines)
 
 
 def bundle_table(bundle: Path) -> str:
@@ -71,12 +72,12 @@ def bundle_table(bundle: Path) -> str:
     Raises:
         InputError: its file of results cannot be read.
     """
-    lines = _head("", "AP, intensity", "AP, chance", *_COST_HEADS)
+    lines = [["", *_HEADS, "AP, intensity", "AP, chance", *_COST_HEADS]]
     for result in _read(bundle).values():
         metrics = result["metrics"]
         beside = [_cell(metrics.get("intensity_ap"), 3), _cell(metrics.get("prevalence"), 3)]
-        lines.append(_line([str(result["name"]), *_cells(metrics), *beside, *_cost(result)]))
-    return "\n".join(lines)
+        lines.append([str(result["name"]), *_cells(metrics), *beside, *_cost(result)])
+    return _table(lines)
 
 
 def update_tables(page: Path, bundles: Sequence[Path]) -> str:
@@ -112,11 +113,6 @@ def _read(bundle: Path) -> dict[str, Result]:
         raise InputError(file, f"is no file of results ({error})", "restore it from the release") from error
 
 
-def _head(first: str, *more: str) -> list[str]:
-    heads = [first, *(column[0] for column in _COLUMNS), *more]
-    return [_line(heads), "|" + "---|" * len(heads)]
-
-
 def _cost(result: Result) -> list[str]:
     return [_cell(result.get(key), digits) for key, digits in _COST]
 
@@ -125,8 +121,11 @@ def _cells(metrics: Mapping[str, float]) -> list[str]:
     return [_cell(metrics.get(key), digits, factor, unit) for _, key, digits, factor, unit in _COLUMNS]
 
 
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    """Markdown of a head and its rows, without the columns that are empty."""
+    used = [index for index, column in enumerate(zip(*rows[1:], strict=True)) if any(column)]
+    lines = ["| " + " | ".join(row[index] for index in used) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(used), *lines[1:]])
 
 
 def _cell(value: float | None, digits: int, factor: float = 1, unit: str = "") -> str:

@@ -151,8 +151,8 @@ class AnomalyInferer(Inferer):
             **kwargs: not used.
 
         Returns:
-            ``anomaly_map`` (B, 1, …), raw, zero outside the region, and ``pseudo_healthy`` (B, C, …) in [0, 1], as
-            ``MetaTensor`` where the input is one; or the map alone.
+            ``anomaly_map`` (B, 1, …), raw, zero outside the region, and ``pseudo_healthy`` (B, C, …) in [0, 1], the
+            input itself outside; as ``MetaTensor`` where the input is one; or the map alone.
 
         Raises:
             InputError: wrong dimensions, values that are not finite or not in [0, 1], or seeds that do not fit.
@@ -182,7 +182,7 @@ class AnomalyInferer(Inferer):
                     padded, denoiser, [slice_seeds[index] for index in batch], lambda _: bar.update()
                 )
                 anomaly_map[batch] = undo(result.anomaly_map) * regions[batch]
-                healthy[batch] = undo(result.pseudo_healthy)
+                healthy[batch] = torch.where(regions[batch], undo(result.pseudo_healthy), slices[batch])
         self.evaluations += denoiser.evaluations
         self.slices += len(occupied)
 

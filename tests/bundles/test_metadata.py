@@ -29,7 +29,8 @@ matrix = pytest.mark.parametrize("bundle", zoo.BUNDLES, ids=zoo.by_name)
 
 
 def test_there_are_bundles() -> None:
-    assert {"ddpm", "autoddpm", "thor"} <= {bundle.name for bundle in zoo.BUNDLES}
+    methods = "ddpm autoddpm thor anoddpm andi pddpm mddpm cddpm mahalanobis dae synomaly disyre"
+    assert set(methods.split()) <= {bundle.name for bundle in zoo.BUNDLES}
 
 
 @matrix

@@ -64,6 +64,7 @@ def test_maps_are_finite_not_negative_and_zero_outside(network, name):
     assert (out["anomaly_map"] >= 0).all()
     assert (out["anomaly_map"][..., :3, :] == 0).all()
     assert out["anomaly_map"].max() > 0
+    assert torch.equal(out["pseudo_healthy"][..., :3, :], image[..., :3, :])
     assert 0 <= out["pseudo_healthy"].min() <= out["pseudo_healthy"].max() <= 1
 
 
