@@ -45,7 +45,7 @@ def test_best_first_with_baselines_and_random_weights(tmp_path: Path) -> None:
         "evaluations": "15",
         "seconds a slice": "",
     }
-    assert cells[3][4:] == ["1.23 %", "0.005", "", "0.50"]
+    assert cells[3][3:] == ["1.23 %", "0.005", "", "0.50"]
     assert [row[1] for row in cells[4:]] == ["0.020", "0.010"]
 
 
