@@ -85,8 +85,9 @@ class Zoo:
         split: str | None = "validation",
         shapes_dir: str | None = None,
         seed: int = 0,
+        repeats: int = 1,
     ) -> None:
-        """Draw a lesion into each picture of a healthy T1 data set, for a measurement with a known truth.
+        """Draw lesions into each picture of a healthy T1 data set, for a measurement or a training with a known truth.
 
         Args:
             dataset: axial pictures on the grid of the ICBM 152 template, 23 mm above its origin.
@@ -94,12 +95,14 @@ class Zoo:
             split: the split of the data set to use; None for all.
             shapes_dir: NIfTI lesion masks in MNI space, whose shapes are used besides random blobs.
             seed: another one gives other lesions.
+            repeats: versions of each picture with a lesion, each with one of its own.
         """
         from common.data.lesions import plant_dataset
 
         split = None if split is None else str(split)
         shapes_dir = None if shapes_dir is None else str(shapes_dir)
-        print(plant_dataset(str(dataset), str(output_dir), split=split, shapes_dir=shapes_dir, seed=int(seed)))
+        options = {"split": split, "shapes_dir": shapes_dir, "seed": int(seed), "repeats": int(repeats)}
+        print(plant_dataset(str(dataset), str(output_dir), **options))  # type: ignore[arg-type]
 
     def demo(
         self, output_dir: str = "demo_output", bundle: str = "thor", num_inference_steps: int | None = None

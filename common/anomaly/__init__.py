@@ -5,6 +5,7 @@ from common.anomaly.mahalanobis import check_mahalanobis, mahalanobis
 from common.anomaly.maps import MAPS, AnomalyMap, Polarity, get_map, harmonic_mean, residual, squared, ssim
 from common.anomaly.perceptual import FeatureDistance, LpipsDistance
 from common.anomaly.postprocess import PostProcessd, clean_map, clean_mask
+from common.anomaly.saliency import counterfactual_saliency, saliency_mask
 from common.anomaly.threshold import Threshold, resolve_threshold
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "check_mahalanobis",
     "clean_map",
     "clean_mask",
+    "counterfactual_saliency",
     "dilate",
     "gaussian_smooth",
     "get_map",
@@ -28,6 +30,7 @@ __all__ = [
     "quantile",
     "residual",
     "resolve_threshold",
+    "saliency_mask",
     "squared",
     "ssim",
 ]

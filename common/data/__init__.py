@@ -38,7 +38,8 @@ def load_cases(
             names no splits is split here, by subject: a tenth, chosen by the hash of its name, validates.
         channels: that each image must have.
         truth: what each case must bring: ``mask`` (or the label 0, which means an empty one), or ``label`` (0 is
-            healthy; or a mask, which says as much); ``None`` for methods that learn from healthy images alone.
+            healthy; or a mask, which says as much); ``None`` for methods that learn from healthy images alone. With a
+            truth a case may bring a ``twin``, an image of the same slice without the lesion.
 
     Raises:
         InputError: nothing found, too few cases to split, the table of everything that is wrong, cases without the
@@ -49,9 +50,12 @@ def load_cases(
     cases = discover(dataset_dir)
     if split is not None:
         cases = discover(dataset_dir, split) if any("split" in case for case in cases) else _held_out(cases, split)
+    if truth is None:  # a twin teaches what a lesion is; nothing else reads it
+        cases = [{key: value for key, value in case.items() if key != "twin"} for case in cases]
     verify(cases, channels=channels)
     if truth is not None:
         _check_truth(cases, truth)
+        cases = _with_twins(cases)
     return cases
 
 
@@ -66,6 +70,18 @@ def _check_truth(cases: list[Case], truth: Literal["mask", "label"]) -> None:
     if truth == "label" and len(labels) == 1 and all("label" in case for case in cases):
         found, other = ("diseased", "healthy (0)") if labels.pop() else ("healthy", "diseased (1)")
         raise InputError(f"all {len(cases)} cases", f"are {found} by their label", f"add cases that are {other}")
+
+
+def _with_twins(cases: list[Case]) -> list[Case]:
+    """Where any case has a twin: each with its own, healthy ones with themselves, and no case that is a twin itself."""
+    twins = {str(case["twin"]) for case in cases if "twin" in case}
+    if not twins:
+        return cases
+    alone = [case for case in cases if "twin" not in case and str(case["image"]) not in twins]
+    if bare := [case for case in alone if case.get("label") != 0]:
+        source = f"{len(bare)} of {len(cases)} cases (first: {bare[0]['image']})"
+        raise InputError(source, "have a lesion and no twin, as others have", "give all of them a twin, or none")
+    return [case for case in cases if "twin" in case] + [{**case, "twin": case["image"]} for case in alone]
 
 
 def _held_out(cases: list[Case], split: str) -> list[Case]:

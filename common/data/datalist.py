@@ -16,7 +16,7 @@ __all__ = ["read_datalist"]
 
 Case = dict[str, Any]
 _EXAMPLE = '{"training": [{"image": "images/a.nii.gz", "subject": "a"}], "validation": [...]}'
-_TEXT = ("image", "mask", "brain_mask", "subject", "case", "id", "split")
+_TEXT = ("image", "twin", "mask", "brain_mask", "subject", "case", "id", "split")
 
 
 def read_datalist(file: Path) -> list[Case]:
@@ -111,7 +111,7 @@ def _clean(file: Path, where: str, entry: Any) -> Case:
         case.setdefault("mask", case.pop("label"))
     elif label is not None:
         case["label"] = _integer(file, where, label)
-    for key in ("image", "mask", "brain_mask"):
+    for key in ("image", "twin", "mask", "brain_mask"):
         if key in case:
             case[key] = _absolute(file, where, key, case[key])
     for key in ("subject", "case", "id", "split"):

@@ -38,9 +38,9 @@ def discover(dataset_dir: str | Path, split: str | None = None) -> list[Case]:
 
     Returns:
         one dict a case with ``image`` (absolute path, or a list of them for several channels) and ``case`` (unique
-        and fit for a file name); where known ``mask``, ``brain_mask``, ``label``, ``subject``, ``split``, and every
-        other column of the list. The order is that of the list, or of a sorted walk through
-        the folder.
+        and fit for a file name); where known ``mask``, ``brain_mask``, ``twin`` (the same slice without its lesion),
+        ``label``, ``subject``, ``split``, and every other column of the list. The order is that of the list, or of a
+        sorted walk through the folder.
 
     Raises:
         InputError: nothing to be found, a list that cannot be used, a file that is missing, or an unknown split.
@@ -200,7 +200,7 @@ def _refuse_missing(cases: list[Case], root: Path) -> None:
     missing: list[str] = []
     for case in cases:
         images = case["image"] if isinstance(case["image"], list) else [case["image"]]
-        paths = [*images, *(case[key] for key in ("mask", "brain_mask") if key in case)]
+        paths = [*images, *(case[key] for key in ("twin", "mask", "brain_mask") if key in case)]
         missing += [path for path in paths if not os.path.exists(path)]
     if missing:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""

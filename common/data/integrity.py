@@ -63,6 +63,9 @@ def check_case(
     if channels is not None and len(images) == len(parts) and found != channels:
         problem = f"has {found} channel(s), {channels} expected"
         problems.append(Problem(parts[0], problem, "give the channels that the model takes, in its order"))
+    twin = _load(case["twin"], problems) if "twin" in case else None
+    if twin is not None and images:
+        problems += _same_space(case["twin"], twin, parts[0], images[0])
     for role in ("mask", "brain_mask"):
         if role not in case:
             continue

@@ -148,10 +148,11 @@ def plant_dataset(
     split: str | None = "validation",
     shapes_dir: str | Path | None = None,
     seed: int = 0,
+    repeats: int = 1,
     slice_mm: float = 23.0,
     contrasts: Sequence[float] = CONTRASTS,
 ) -> Path:
-    """Write a data set with known lesions: each picture as it is, and once with a lesion drawn in.
+    """Write a data set with known lesions: each picture as it is, and once or more with a lesion drawn in.
 
     A case gets a ``tumour`` (one blob with a radius of 6 to 18 mm) or, every other case where shapes are given, a
     ``shape``: the lesions in an axial slice of a random patient, at most 25 mm from the level of the pictures. Shapes
@@ -162,15 +163,18 @@ def plant_dataset(
         dataset_dir: pictures of healthy T1 slices, axial, 8 bit, in any form that ``load_cases`` knows. Without brain
             masks of their own they must be on the in-plane grid of the ICBM 152 template (197×233 pixels).
         output_dir: gets ``datalist.json`` and the folders ``images``, ``masks`` and ``brain_masks`` of PNG files.
-        split: of the data set; None takes all. The list names it so too (``validation`` for None).
+        split: of the data set; None takes all. The list names it so too; for None each case keeps its own, or is
+            ``validation``.
         shapes_dir: NIfTI lesion masks in MNI space.
         seed: of the run.
+        repeats: versions of each picture with a lesion, each with one of its own.
         slice_mm: level of the pictures in MNI space.
         contrasts: to draw from, see ``plant``.
 
     Returns:
         Path of the ``datalist.json``. Each entry has ``image``, ``mask``, ``brain_mask``, ``label`` (0 or 1),
-        ``subject``, ``case``, ``lesion`` (kind), ``contrast`` and ``pixels``.
+        ``subject``, ``case``, ``lesion`` (kind), ``contrast`` and ``pixels``; with a lesion also ``twin``, the picture
+        as it was.
 
     Raises:
         InputError: data or shapes that cannot be used.
@@ -186,37 +190,35 @@ def plant_dataset(
             BrainMaskd("mni"),
         ]
     )
-    output, entries = Path(output_dir), []
+    output = Path(output_dir)
+    entries: dict[str, list[dict[str, Any]]] = {}
     for index, case in enumerate(load_cases(dataset_dir, split)):
         loaded = prepare({key: case[key] for key in ("image", "brain_mask") if key in case})
         picture = _picture(case, loaded["image"])
         brain = np.asarray(loaded["brain_mask"])[0, ..., 0] > 0
-        generator = np.random.default_rng(case_seed(seed, case["case"]))
-        contrast = float(generator.choice(np.asarray(contrasts, dtype=float)))
-        lesion_kind = "shape" if shapes and index % 2 else "tumour"
-        if lesion_kind == "shape":
-            contrast = -abs(contrast)
-            affine = np.asarray(loaded["image"].affine)
-            lesion = _shape(shapes, affine, tissue(picture, brain, contrast), generator)
-        else:
-            lesion = _tumour(case, tissue(picture, brain, contrast), generator)
-        planted = plant(picture, lesion, contrast=contrast, brain_mask=brain, generator=generator)
-        brain_file = f"brain_masks/{case['case']}.png"
-        _write(output / brain_file, 255 * brain)
-        healthy = {"lesion": "none", "contrast": 0.0}
-        drawn = {"lesion": lesion_kind, "contrast": contrast}
-        versions = [("healthy", picture, np.zeros_like(lesion), healthy), ("lesion", planted, lesion, drawn)]
-        for label, (version, values, mask, details) in enumerate(versions):
-            name = f"{case['case']}_{version}"
-            _write(output / "images" / f"{name}.png", values)
-            _write(output / "masks" / f"{name}.png", 255 * mask)
-            files = {"image": f"images/{name}.png", "mask": f"masks/{name}.png", "brain_mask": brain_file}
-            known = {"label": label, "subject": case.get("subject", case["case"]), "case": name}
-            entries.append({**files, **known, **details, "pixels": int(mask.sum())})
+        _write(output / _brain_file(case), 255 * brain)
+        healthy = _entry(output, case, "healthy", picture, np.zeros_like(brain), lesion="none", contrast=0.0)
+        listed = entries.setdefault(split or case.get("split", "validation"), [])
+        listed.append(healthy)
+        for repeat in range(repeats):
+            again = () if repeat == 0 else (repeat,)
+            generator = np.random.default_rng(case_seed(seed, case["case"], *again))
+            contrast = float(generator.choice(np.asarray(contrasts, dtype=float)))
+            lesion_kind = "shape" if shapes and (index + repeat) % 2 else "tumour"
+            if lesion_kind == "shape":
+                contrast = -abs(contrast)
+                affine = np.asarray(loaded["image"].affine)
+                lesion = _shape(shapes, affine, tissue(picture, brain, contrast), generator)
+            else:
+                lesion = _tumour(case, tissue(picture, brain, contrast), generator)
+            planted = plant(picture, lesion, contrast=contrast, brain_mask=brain, generator=generator)
+            version = "_".join(["lesion", *map(str, again)])
+            details = {"lesion": lesion_kind, "contrast": contrast, "twin": healthy["image"]}
+            listed.append(_entry(output, case, version, planted, lesion, **details))
     # Last, so that there is no list of files that are not there.
-    listed = output / "datalist.json"
-    listed.write_text(json.dumps({split or "validation": entries}, indent=1) + "\n", encoding="utf-8")
-    return listed
+    file = output / "datalist.json"
+    file.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+    return file
 
 
 def _smooth_noise(shape: Sequence[int], sigma: float, generator: np.random.Generator) -> np.ndarray:
@@ -242,6 +244,22 @@ def _picture(case: Case, image: Any) -> np.ndarray:
         problem = f"is {values.shape[1]}×{values.shape[2]} and has no brain mask"
         raise InputError(case["image"], problem, "give brain masks, or pictures of 197×233 pixels in MNI space")
     return np.rint(values[0, ..., 0]).astype(np.uint8)
+
+
+def _brain_file(case: Case) -> str:
+    return f"brain_masks/{case['case']}.png"
+
+
+def _entry(
+    output: Path, case: Case, version: str, values: np.ndarray, mask: np.ndarray, **details: Any
+) -> dict[str, Any]:
+    """Write a version of a picture with its mask, and make its entry in the list."""
+    name = f"{case['case']}_{version}"
+    files = {"image": f"images/{name}.png", "mask": f"masks/{name}.png", "brain_mask": _brain_file(case)}
+    _write(output / files["image"], values)
+    _write(output / files["mask"], 255 * mask)
+    known = {"label": int(mask.any()), "subject": case.get("subject", case["case"]), "case": name}
+    return {**files, **known, **details, "pixels": int(mask.sum())}
 
 
 def _write(path: Path, pixels: np.ndarray) -> None:

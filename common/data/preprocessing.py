@@ -46,7 +46,8 @@ __all__ = ["Preprocessing", "SliceTraining"]
 
 # x to the right, y to the back, z upwards: a slice array shown transposed looks like a picture of the slice.
 _AXES = "RPS"
-_IMAGES = ["image", "brain_mask", "mask"]
+_INTENSITIES = ["image", "twin"]
+_IMAGES = [*_INTENSITIES, "brain_mask", "mask"]
 _KEPT = [*_IMAGES, "label", "case", "subject"]
 
 
@@ -70,8 +71,8 @@ class Preprocessing(Compose):
             comparable already: [0, 1], or 8 bits, which are divided by 255.
         top: intensity of the upper percentile.
 
-    A case then has ``image`` (C, x, y, z), ``brain_mask`` (1, x, y, z) and, where there is one, ``mask``
-    (1, x, y, z), all ``MetaTensor``; it keeps its ``label``, ``case`` and ``subject``.
+    A case then has ``image`` (C, x, y, z), ``brain_mask`` (1, x, y, z) and, where there are any, ``mask``
+    (1, x, y, z) and ``twin`` (C, x, y, z), all ``MetaTensor``; it keeps its ``label``, ``case`` and ``subject``.
 
     Raises:
         InputError: unknown option, or an image that cannot be prepared (with its file).
@@ -106,8 +107,8 @@ class Preprocessing(Compose):
         ]
         if pixdim is not None:
             in_plane = (float(pixdim[0]), float(pixdim[1]), -1.0)  # the third axis keeps its spacing
-            modes = ("bilinear", "nearest", "nearest")
-            steps.append(AntiAliasd("image", in_plane))
+            modes = ("bilinear", "bilinear", "nearest", "nearest")
+            steps.append(AntiAliasd(_INTENSITIES, in_plane))
             steps.append(Spacingd(_IMAGES, pixdim=in_plane, mode=modes, padding_mode="zeros", **options))
         steps += [
             CropForegroundd(_IMAGES, source_key="brain_mask", allow_smaller=False, **options),
@@ -117,7 +118,7 @@ class Preprocessing(Compose):
         if fixed_size:
             steps.append(ResizeWithPadOrCropd(_IMAGES, spatial_size=size, **options))
         steps += [
-            FullScaled("image") if window is None else RobustIntensityd("image", window[0], window[1], top),
+            FullScaled(_INTENSITIES) if window is None else RobustIntensityd(_INTENSITIES, *window, top),
             Lambdad("mask", _to_binary, **options),
             SelectItemsd(_KEPT, **options),
         ]
@@ -154,7 +155,8 @@ class SliceTraining(Compose):
     Args:
         preprocessing: deterministic part.
         truth: what else a case brings: ``mask`` (1, x, y) of 0 and 1, or ``label`` of the slice, 0 is healthy. The mask
-            says what a slice is; a case without one hands its own label to every slice.
+            says what a slice is; a case without one hands its own label to every slice. A ``twin`` (C, x, y), the
+            slice without its lesion, comes along where a case has one, changed as the image is.
         augment: random slice, left-right flip, rotation, scale, shift and gamma; off for validation.
         flip_prob: probability of the flip.
         rotate_degrees: largest rotation.
@@ -180,7 +182,8 @@ class SliceTraining(Compose):
         blur_prob: float = 0.0,
     ) -> None:
         one_slice = (-1, -1, 1)
-        both = ["image"] if truth is None else ["image", "mask"]
+        intensities = ["image"] if truth is None else _INTENSITIES
+        both = intensities if truth is None else [*intensities, "mask"]
         options: dict[str, Any] = {"allow_missing_keys": True}
         kept = [*both, "case"] if truth != "label" else [*both, "label", "case"]
         steps: list[Any] = [*preprocessing.transforms, SelectItemsd(kept, **options)]
@@ -198,21 +201,21 @@ class SliceTraining(Compose):
                 rotate_range=math.radians(rotate_degrees),
                 scale_range=(scale, scale),
                 translate_range=(translate, translate),
-                mode=["bilinear", "nearest"][: len(both)],
+                mode=["nearest" if key == "mask" else "bilinear" for key in both],
                 padding_mode="zeros",
                 **options,
             )
             steps += [
                 RandFlipd(both, prob=flip_prob, spatial_axis=0, **options),
                 affine,
-                RandAdjustContrastd("image", prob=0.5, gamma=(float(gamma[0]), float(gamma[1]))),
+                RandAdjustContrastd(intensities, prob=0.5, gamma=(float(gamma[0]), float(gamma[1])), **options),
             ]
         if augment and bias_field_prob > 0:
-            steps.append(RandBiasFieldd("image", prob=bias_field_prob, degree=3, coeff_range=(-0.1, 0.1)))
-            steps.append(Lambdad("image", _to_range))
+            field = RandBiasFieldd(intensities, prob=bias_field_prob, degree=3, coeff_range=(-0.1, 0.1), **options)
+            steps += [field, Lambdad(intensities, _to_range, **options)]
         if augment and blur_prob > 0:
             sigma = (0.25, 1.0)
-            steps.append(RandGaussianSmoothd("image", prob=blur_prob, sigma_x=sigma, sigma_y=sigma))
+            steps.append(RandGaussianSmoothd(intensities, sigma, sigma, prob=blur_prob, **options))
         steps.append(EnsureTyped(both, dtype=torch.float32, track_meta=False, **options))
         super().__init__(steps)
 

@@ -194,7 +194,7 @@ class AntiAliasd(MapTransform):
     """
 
     def __init__(self, keys: KeysCollection, pixdim: tuple[float, ...]) -> None:
-        super().__init__(keys)
+        super().__init__(keys, allow_missing_keys=True)
         self.pixdim = pixdim
 
     def __call__(self, data: Data) -> dict[Hashable, Any]:
@@ -223,7 +223,7 @@ class RobustIntensityd(MapTransform):
     """
 
     def __init__(self, keys: KeysCollection, lower: float = 1.0, upper: float = 99.0, top: float = 0.8) -> None:
-        super().__init__(keys)
+        super().__init__(keys, allow_missing_keys=True)
         self.lower, self.upper, self.top = lower, upper, top
 
     def __call__(self, data: Data) -> dict[Hashable, Any]:
@@ -253,6 +253,9 @@ class FullScaled(MapTransform):
     Raises:
         InputError: values below 0 or above 255.
     """
+
+    def __init__(self, keys: KeysCollection) -> None:
+        super().__init__(keys, allow_missing_keys=True)
 
     def __call__(self, data: Data) -> dict[Hashable, Any]:
         """Return the case with scaled images."""

@@ -4,22 +4,30 @@ from common.inferers.andi import ANDiInferer
 from common.inferers.autoddpm import AutoDDPMInferer
 from common.inferers.base import AnomalyInferer, Restored
 from common.inferers.batch import InferenceBatch
+from common.inferers.classifier_free import ClassifierFreeInferer
 from common.inferers.conditioned import ConditionedInferer
 from common.inferers.denoising import DenoisingAutoencoderInferer
+from common.inferers.fusion import FusionInferer
+from common.inferers.guided import TASKS, ClassifierGuidedInferer
 from common.inferers.mahalanobis import MahalanobisInferer
 from common.inferers.partial_diffusion import PartialDiffusionInferer
 from common.inferers.patched import PatchedInferer
 from common.inferers.restoration import RestorationInferer
 from common.inferers.results import ResultWriter, postprocessing, write_nifti
+from common.inferers.segmentation import SegmentationEnsembleInferer
 from common.inferers.synomaly import SynomalyInferer, blurred_difference, suspicious_regions
 from common.inferers.thor import ThorInferer, region_mask
 
 __all__ = [
+    "TASKS",
     "ANDiInferer",
     "AnomalyInferer",
     "AutoDDPMInferer",
+    "ClassifierFreeInferer",
+    "ClassifierGuidedInferer",
     "ConditionedInferer",
     "DenoisingAutoencoderInferer",
+    "FusionInferer",
     "InferenceBatch",
     "MahalanobisInferer",
     "PartialDiffusionInferer",
@@ -27,6 +35,7 @@ __all__ = [
     "RestorationInferer",
     "Restored",
     "ResultWriter",
+    "SegmentationEnsembleInferer",
     "SynomalyInferer",
     "ThorInferer",
     "blurred_difference",

@@ -35,10 +35,15 @@ _CLIP = StaticClip()
 
 
 class Restored(NamedTuple):
-    """What a method makes of slices (B, C, …) in [0, 1]: raw maps (B, 1, …) ≥ 0, pseudo-healthy images (B, C, …)."""
+    """What a method makes of slices (B, C, …) in [0, 1].
+
+    Raw maps (B, 1, …), not negative; pseudo-healthy images (B, C, …); and, of a method that knows how sure it is, the
+    variance of its maps (B, 1, …).
+    """
 
     anomaly_map: Tensor
     pseudo_healthy: Tensor
+    uncertainty: Tensor | None = None
 
 
 class AnomalyInferer(Inferer):
@@ -152,7 +157,8 @@ class AnomalyInferer(Inferer):
 
         Returns:
             ``anomaly_map`` (B, 1, …), raw, zero outside the region, and ``pseudo_healthy`` (B, C, …) in [0, 1], the
-            input itself outside; as ``MetaTensor`` where the input is one; or the map alone.
+            input itself outside; of some methods ``uncertainty`` (B, 1, …); as ``MetaTensor`` where the input is one;
+            or the map alone.
 
         Raises:
             InputError: wrong dimensions, values that are not finite or not in [0, 1], or seeds that do not fit.
@@ -168,7 +174,7 @@ class AnomalyInferer(Inferer):
         slices, regions = (_to_slices(image), _to_slices(region)) if volume else (image, region)
         depth = image.shape[-1] if volume else 1
         slice_seeds = [case_seed(seed, index) for seed in seeds for index in range(depth)]
-        anomaly_map, healthy = torch.zeros_like(slices[:, :1]), slices.clone()
+        outputs = {"anomaly_map": torch.zeros_like(slices[:, :1]), "pseudo_healthy": slices.clone()}
         occupied = regions.flatten(1).any(dim=1).nonzero()[:, 0].tolist()
         denoiser = Denoiser(network, self.schedule, self.prediction_type, self.clip, self.amp)
         at_once = max(1, self.batch_size // self.num_restorations)
@@ -181,12 +187,15 @@ class AnomalyInferer(Inferer):
                 result = self._restore(
                     padded, denoiser, [slice_seeds[index] for index in batch], lambda _: bar.update()
                 )
-                anomaly_map[batch] = undo(result.anomaly_map) * regions[batch]
-                healthy[batch] = torch.where(regions[batch], undo(result.pseudo_healthy), slices[batch])
+                outputs["anomaly_map"][batch] = undo(result.anomaly_map) * regions[batch]
+                healthy = torch.where(regions[batch], undo(result.pseudo_healthy), slices[batch])
+                outputs["pseudo_healthy"][batch] = healthy
+                if result.uncertainty is not None:
+                    uncertainty = outputs.setdefault("uncertainty", torch.zeros_like(slices[:, :1]))
+                    uncertainty[batch] = undo(result.uncertainty) * regions[batch]
         self.evaluations += denoiser.evaluations
         self.slices += len(occupied)
 
-        outputs = {"anomaly_map": anomaly_map, "pseudo_healthy": healthy}
         if volume:
             outputs = {key: _to_volumes(value, image.shape[0]) for key, value in outputs.items()}
         if isinstance(inputs, MetaTensor):
@@ -198,7 +207,10 @@ class AnomalyInferer(Inferer):
         runs = self.num_restorations
         seeds = [seed if run == 0 else case_seed(seed, run) for seed in seeds for run in range(runs)]
         result = self.restore(image.repeat_interleave(runs, dim=0), denoiser, case_generators(seeds), callback)
-        return Restored(*(each.unflatten(0, (-1, runs)).mean(dim=1) for each in result))
+        means = {
+            key: value.unflatten(0, (-1, runs)).mean(dim=1) for key, value in result._asdict().items() if value is not None
+        }
+        return Restored(**means)
 
     def build_map(self, denoiser: Denoiser, name: str | None = None) -> AnomalyMap:
         """The inferer's map (or another one by ``name``), with the distances that belong to the network."""

@@ -42,10 +42,11 @@ def postprocessing(clean: Transform, invert: InvertibleTransform | None = None) 
         clean: cleans the map and makes the mask.
         invert: preprocessing to undo, so that results lie where the input lies; ``None`` keeps the network's grid.
     """
-    keys = ["anomaly_map", "pseudo_healthy", "anomaly_mask"]
+    keys = ["anomaly_map", "pseudo_healthy", "anomaly_mask", "uncertainty"]
     steps: list[Any] = [FlattenSubKeysd("pred", delete_keys=True), clean]
     if invert is not None:
-        steps.append(Invertd(keys, invert, orig_keys="image", nearest_interp=[False, False, True]))
+        nearest = [key == "anomaly_mask" for key in keys]
+        steps.append(Invertd(keys, invert, orig_keys="image", nearest_interp=nearest, allow_missing_keys=True))
     return Compose(steps)
 
 

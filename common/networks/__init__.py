@@ -1,6 +1,8 @@
 """Networks, and the denoiser protocol through which samplers see them."""
 
 from common.networks.autoencoder import DenoisingAutoencoder
+from common.networks.class_conditioned import HEALTHY, ClassConditionedUNet, ClassTokenUNet, ImageConcatenatedUNet
+from common.networks.classifier import ImageAutoencoder, NoisyClassifier
 from common.networks.conditioned import ConditionedUNet
 from common.networks.denoiser import Denoiser
 from common.networks.devices import autocast, has_bfloat16, select_device
@@ -9,12 +11,18 @@ from common.networks.unet import DenoisingUNet
 from common.networks.weights import check_weights, load_weights, save_weights, sha256
 
 __all__ = [
+    "HEALTHY",
+    "ClassConditionedUNet",
+    "ClassTokenUNet",
     "ConditionedUNet",
     "Denoiser",
     "DenoisingAutoencoder",
     "DenoisingUNet",
+    "ImageAutoencoder",
+    "ImageConcatenatedUNet",
     "ImageEncoder",
     "MaskedAutoencoder",
+    "NoisyClassifier",
     "autocast",
     "check_weights",
     "has_bfloat16",

@@ -89,16 +89,19 @@ class DenoisingUNet(DiffusionModelUNet):
         self._check(x)
         if self.patch_size > 1:
             x = pixelunshuffle(x, self.spatial_dims, self.patch_size)
-        embedding = self._embed(x, timesteps)
+        embedding, context = self._embed(x, timesteps), self._context(x)
         hidden, features = self.conv_in(x), []
         for block in self.down_blocks:
-            hidden, residuals = block(hidden_states=hidden, temb=embedding, context=None)
+            hidden, residuals = block(hidden_states=hidden, temb=embedding, context=context)
             # The last residual of a level that downsamples is already at the next resolution.
             features.append(residuals[-2] if block.downsampler is not None else residuals[-1])
         return features
 
     def _embed(self, x: Tensor, timesteps: Tensor) -> Tensor:
         return self.time_embed(get_timestep_embedding(timesteps, self.block_out_channels[0]).to(x.dtype))
+
+    def _context(self, x: Tensor) -> Tensor | None:
+        return None
 
     def _check(self, x: Tensor) -> None:
         if x.ndim != self.spatial_dims + 2 or x.shape[1] != self.image_channels:

@@ -43,15 +43,18 @@ def check_weights(path: str | Path) -> None:
         )
 
 
-def load_weights(network: Network, path: str | Path) -> Network:
+def load_weights(network: Network, path: str | Path, *, partly: bool = False) -> Network:
     """Load a state dict into ``network`` (in place) and return it in evaluation mode.
 
     Args:
         network: its parameters may have another floating-point type than the file.
         path: of a file written by ``torch.save(state_dict)``; only tensors are read, never code.
+        partly: the file may be of a related network: what has the same name and shape is taken, the rest stays as
+            it is.
 
     Raises:
-        InputError: missing file, wrong hash, unreadable file, or another network's weights.
+        InputError: missing file, wrong hash, unreadable file, or another network's weights; partly, less than half
+            of the parameters in the file.
     """
     check_weights(path)
     try:
@@ -59,6 +62,13 @@ def load_weights(network: Network, path: str | Path) -> Network:
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(path, f"cannot be read as weights ({reason})", "download or write it again") from error
+    if partly:
+        own = network.state_dict()
+        shared = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
+        if 2 * len(shared) < len(own):
+            problem = f"shares {len(shared)} of the network's {len(own)} tensors"
+            raise InputError(path, problem, "begin with weights of a related network, or with none")
+        state = {**own, **shared}
     try:
         network.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:

@@ -10,9 +10,17 @@ from common.samplers.basic import (
     partial_diffusion,
 )
 from common.samplers.cold import cold_sample
+from common.samplers.counterfactual import FusedSample, ddim_round_trip, fused_sample
 from common.samplers.deviation import ANDI_LEVELS, Deviation, reverse_deviation
 from common.samplers.estimate import estimate_states, estimates, single_step
-from common.samplers.guidance import ClassifierFreeGuidance, GradientGuidance, class_log_probability, compose
+from common.samplers.guidance import (
+    ClassifierFreeGuidance,
+    GradientGuidance,
+    class_log_probability,
+    compose,
+    segment_log_probability,
+    value_log_likelihood,
+)
 from common.samplers.inpaint import inpaint, resampling_levels
 from common.samplers.multistage import multistage
 from common.samplers.patches import Overlap, Patch, box_mask, patch_boxes, patched_estimate
@@ -27,6 +35,7 @@ __all__ = [
     "Callback",
     "ClassifierFreeGuidance",
     "Deviation",
+    "FusedSample",
     "GradientGuidance",
     "Guidance",
     "Method",
@@ -40,10 +49,12 @@ __all__ = [
     "cold_sample",
     "compose",
     "ddim_invert",
+    "ddim_round_trip",
     "ddim_sample",
     "ddpm_sample",
     "estimate_states",
     "estimates",
+    "fused_sample",
     "inpaint",
     "multistage",
     "partial_diffusion",
@@ -51,6 +62,8 @@ __all__ = [
     "patched_estimate",
     "resampling_levels",
     "reverse_deviation",
+    "segment_log_probability",
     "single_step",
     "thor_sample",
+    "value_log_likelihood",
 ]

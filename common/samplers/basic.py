@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from common.diffusion import Generators, Noise, Prediction, Variance, ddim_step, ddpm_step, gaussian_noise
+from common.diffusion import CLEAN, Generators, Noise, Prediction, Variance, ddim_step, ddpm_step, gaussian_noise
 from common.errors import InputError
 from common.networks import Denoiser
 from common.samplers.walk import Callback, Guidance, check_falling, walk
@@ -87,16 +87,22 @@ def ddim_invert(
     x: Tensor,
     timesteps: Sequence[int],
     *,
+    fixed_point_steps: int = 0,
     guidance: Guidance | None = None,
     callback: Callback | None = None,
     **conditioning: Any,
 ) -> Tensor:
     """Encode an image into the noise that ``ddim_sample`` decodes: the same steps, upwards.
 
+    A step up takes the noise that the network sees where it starts, the step down that where it ends. With
+    ``fixed_point_steps`` the code above is moved until the step down from it leads back to where it started, which is
+    an exact inverse in the limit (Pan et al. 2023, AIDI).
+
     Args:
         denoiser: without clipping, or the way back is another one.
         x: state at ``timesteps[0]``; the image itself at ``CLEAN``.
         timesteps: rising levels, e.g. a reversed list of ``sampling_levels``.
+        fixed_point_steps: further network evaluations at each level; without guidance.
         guidance: changes each prediction.
         callback: sees every step.
         **conditioning: for the network.
@@ -111,7 +117,12 @@ def ddim_invert(
         raise InputError("timesteps of ddim_invert", "do not rise", "reverse a list of sampling_levels")
 
     def advance(x: Tensor, prediction: Prediction, t: int, t_next: int) -> Tensor:
-        return ddim_step(prediction, denoiser.schedule, t, t_next)
+        above = ddim_step(prediction, denoiser.schedule, t, t_next)
+        for _ in range(fixed_point_steps):
+            eps = denoiser(above, t_next, **conditioning).eps
+            start = Prediction(x, eps) if t == CLEAN else Prediction.from_eps(eps, x, denoiser.schedule, t)
+            above = ddim_step(start, denoiser.schedule, t, t_next)
+        return above
 
     return walk(denoiser, x, timesteps, advance, guidance=guidance, callback=callback, **conditioning)
 

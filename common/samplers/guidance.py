@@ -12,7 +12,14 @@ from common.diffusion import Prediction
 from common.networks import Denoiser
 from common.samplers.walk import Guidance
 
-__all__ = ["ClassifierFreeGuidance", "GradientGuidance", "class_log_probability", "compose"]
+__all__ = [
+    "ClassifierFreeGuidance",
+    "GradientGuidance",
+    "class_log_probability",
+    "compose",
+    "segment_log_probability",
+    "value_log_likelihood",
+]
 
 
 class GradientGuidance:
@@ -71,10 +78,38 @@ def class_log_probability(classifier: Callable[..., Tensor], label: int) -> Call
     """The log-likelihood of one class under a time-conditioned classifier ``(x, timesteps) -> logits (B, classes)``."""
 
     def log_probability(x_t: Tensor, t: int) -> Tensor:
-        timesteps = torch.full((x_t.shape[0],), t, device=x_t.device)
-        return torch.log_softmax(classifier(x_t, timesteps).float(), dim=1)[:, label]
+        return torch.log_softmax(classifier(x_t, _levels(x_t, t)).float(), dim=1)[:, label]
 
     return log_probability
+
+
+def value_log_likelihood(
+    regressor: Callable[..., Tensor], value: float, spread: float = 1.0
+) -> Callable[[Tensor, int], Tensor]:
+    """The log-likelihood of a value (an age, a grade) under a time-conditioned regressor ``(x, timesteps) -> (B, 1)``.
+
+    Normal around what the regressor says, with standard deviation ``spread``, up to a constant.
+    """
+
+    def log_likelihood(x_t: Tensor, t: int) -> Tensor:
+        said = regressor(x_t, _levels(x_t, t)).float().flatten(1)[:, 0]
+        return -0.5 * ((said - value) / spread).square()
+
+    return log_likelihood
+
+
+def segment_log_probability(segmenter: Callable[..., Tensor], label: int) -> Callable[[Tensor, int], Tensor]:
+    """The mean over places of the log-probability of one class under ``(x, timesteps) -> logits (B, classes, …)``."""
+
+    def log_probability(x_t: Tensor, t: int) -> Tensor:
+        logits = segmenter(x_t, _levels(x_t, t)).float()
+        return torch.log_softmax(logits, dim=1)[:, label].flatten(1).mean(dim=1)
+
+    return log_probability
+
+
+def _levels(x_t: Tensor, t: int) -> Tensor:
+    return torch.full((x_t.shape[0],), t, device=x_t.device)
 
 
 def compose(*guidances: Guidance) -> Guidance:

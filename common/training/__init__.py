@@ -5,13 +5,23 @@ from common.training.coarse import CoarseNoiseBatch
 from common.training.conditioned import ConditionedBatch
 from common.training.corruption import MaskedCorruption
 from common.training.degradation import Degradation, DegradationBatch, Degraded
-from common.training.handlers import Checkpoints, FiniteLoss, ReproducibleEpochs, TensorBoardDenoising, WeightsSaver
+from common.training.handlers import (
+    Checkpoints,
+    FiniteLoss,
+    MeanLoss,
+    ReproducibleEpochs,
+    TensorBoardDenoising,
+    WeightsSaver,
+)
+from common.training.labelled import ClassBatch, ClassifierBatch, ReconstructionBatch, SegmentationBatch
 from common.training.masking import MaskedBatch
 from common.training.patched import PatchedBatch
 from common.training.workflow import TrainingRun, ValidationRun, training_loader
 
 __all__ = [
     "Checkpoints",
+    "ClassBatch",
+    "ClassifierBatch",
     "CoarseNoiseBatch",
     "ConditionedBatch",
     "Degradation",
@@ -22,8 +32,11 @@ __all__ = [
     "FiniteLoss",
     "MaskedBatch",
     "MaskedCorruption",
+    "MeanLoss",
     "PatchedBatch",
+    "ReconstructionBatch",
     "ReproducibleEpochs",
+    "SegmentationBatch",
     "TensorBoardDenoising",
     "TrainingPair",
     "TrainingRun",

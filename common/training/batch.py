@@ -82,30 +82,36 @@ class DenoisingBatch(PrepareBatch):
 
         Where only a region counts, targets are 0 outside, and ``DenoisingInferer`` sets the output to 0 there.
         """
-        x0 = to_model_range(torch.as_tensor(batchdata["image"]).to(device, non_blocking=non_blocking))
+        x0, truth = self.read(batchdata, device)
+        cases = len(batchdata["image"])
         if self.validation_seed is None:
-            seeds = torch.randint(2**62, (x0.shape[0],)).tolist()
+            seeds = torch.randint(2**62, (cases,)).tolist()
         else:
             seeds = [case_seed(self.validation_seed, case) for case in batchdata["case"]]
-        generators = case_generators(seeds)
+        generators = case_generators(seeds * (x0.shape[0] // cases))  # a twin is noised as its case
         levels = [int(torch.randint(self.low, self.high + 1, (), generator=each)) for each in generators]
         t = torch.tensor(levels, device=x0.device)
-        state, target, region, conditioning = self.pair(x0, t, generators)
+        state, target, region, conditioning = self.pair(x0, t, generators, **truth)
         keywords = {"timesteps": t, **(conditioning or {})}
         if region is not None:
             target, keywords["region"] = target * region, region
         return state, target, (), keywords
 
-    def pair(self, x0: Tensor, t: Tensor, generators: Sequence[torch.Generator]) -> TrainingPair:
+    def read(self, batchdata: dict[str, Any], device: torch.device | str | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Images (B, C, …) in [-1, 1] of a batch, and the truth that comes with them, for ``pair``."""
+        return to_model_range(torch.as_tensor(batchdata["image"]).to(device)), {}
+
+    def pair(self, x0: Tensor, t: Tensor, generators: Sequence[torch.Generator], **truth: Tensor) -> TrainingPair:
         """State and target of images ``x0`` (B, C, …) in [-1, 1] at levels ``t`` (B,), one generator a case."""
         noise = self.noise(x0, generators)
         target = training_target(x0, noise, self.schedule, t, self.prediction_type)
         return TrainingPair(self.schedule.add_noise(x0, noise, t), target)
 
-    def show(self, network: Callable[..., Tensor], x0: Tensor, level: int) -> tuple[Tensor, Tensor]:
-        """For pictures: states of images ``x0`` (B, C, …) at a level, and what the network takes for the image."""
+    def show(self, network: Callable[..., Tensor], batchdata: dict[str, Any], level: int) -> tuple[Tensor, Tensor]:
+        """For pictures: states (B, C, …) of a batch at a level, and what the network takes for the image."""
+        x0, truth = self.read(batchdata, None)
         t = torch.full((x0.shape[0],), level, device=x0.device)
-        pair = self.pair(x0, t, case_generators(range(x0.shape[0])))
+        pair = self.pair(x0, t, case_generators(range(x0.shape[0])), **truth)
         keywords = {"timesteps": t, **(pair.conditioning or {})}
         output = network(pair.state, **keywords).float()
         return pair.state, predict(output, pair.state, self.schedule, t, self.prediction_type).x0

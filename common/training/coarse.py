@@ -29,7 +29,7 @@ class CoarseNoiseBatch(DenoisingBatch):
         noise = CoarseNoise(resolution, 2 * std)  # the model's range is twice as wide
         super().__init__(schedule, "sample", noise, levels=(0, 0), validation_seed=validation_seed)
 
-    def pair(self, x0: Tensor, t: Tensor, generators: Sequence[torch.Generator]) -> TrainingPair:
+    def pair(self, x0: Tensor, t: Tensor, generators: Sequence[torch.Generator], **truth: Tensor) -> TrainingPair:
         """Noised images, the images ``x0`` (B, C, …) in [-1, 1], and their foreground, which is above -1."""
         foreground = (x0 > -1).any(dim=1, keepdim=True).to(x0.dtype)
         return TrainingPair(x0 + foreground * self.noise(x0, generators), x0, foreground)

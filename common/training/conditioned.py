@@ -18,6 +18,6 @@ class ConditionedBatch(DenoisingBatch):
     Args as ``DenoisingBatch``.
     """
 
-    def pair(self, x0: Tensor, t: Tensor, generators: Sequence[torch.Generator]) -> TrainingPair:
+    def pair(self, x0: Tensor, t: Tensor, generators: Sequence[torch.Generator], **truth: Tensor) -> TrainingPair:
         """State and target of images ``x0`` (B, C, …) in [-1, 1] at levels ``t`` (B,), one generator a case."""
         return super().pair(x0, t, generators)._replace(conditioning={"condition": x0})

@@ -142,7 +142,7 @@ class DegradationBatch(DenoisingBatch):
         super().__init__(schedule, "sample", validation_seed=validation_seed)
         self.degradation = Degradation() if degradation is None else degradation
 
-    def pair(self, x0: Tensor, t: Tensor, generators: Sequence[torch.Generator]) -> TrainingPair:
+    def pair(self, x0: Tensor, t: Tensor, generators: Sequence[torch.Generator], **truth: Tensor) -> TrainingPair:
         """Degraded images, the healthy ``x0`` (B, C, …) in [-1, 1], and the levels of their severity.
 
         ``t`` has no effect.

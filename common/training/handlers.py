@@ -12,16 +12,18 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import Checkpoint, DiskSaver
-from monai.data.utils import set_rnd
+from ignite.metrics import Loss
+from monai.data.utils import list_data_collate, set_rnd
+from monai.handlers import from_engine
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from common.diffusion import case_seed, to_image_range, to_model_range
+from common.diffusion import case_seed, to_image_range
 from common.errors import InputError
 from common.networks import save_weights
 from common.training.batch import DenoisingBatch
 
-__all__ = ["Checkpoints", "FiniteLoss", "ReproducibleEpochs", "TensorBoardDenoising", "WeightsSaver"]
+__all__ = ["Checkpoints", "FiniteLoss", "MeanLoss", "ReproducibleEpochs", "TensorBoardDenoising", "WeightsSaver"]
 
 
 class ReproducibleEpochs:
@@ -71,6 +73,18 @@ class FiniteLoss:
                 "is not a number",
                 "resume from the last checkpoint with a lower --learning_rate, or without --amp",
             )
+
+
+class MeanLoss(Loss):
+    """The training loss, averaged over the cases of a validation, as its key metric.
+
+    Args:
+        loss: ``(predictions, targets) -> scalar``, a mean over cases.
+    """
+
+    def __init__(self, loss: nn.Module) -> None:
+        stack = from_engine(["pred", "label"])
+        super().__init__(loss, output_transform=lambda output: tuple(torch.stack(list(each)) for each in stack(output)))
 
 
 class Checkpoints:
@@ -168,12 +182,13 @@ class TensorBoardDenoising:
     @torch.no_grad()
     def _draw(self, evaluator: Engine) -> None:
         batch: Any = evaluator.state.batch  # decollated by now
-        images = torch.stack([torch.as_tensor(item["image"]) for item in batch[: self.cases]])
-        images = images.to(evaluator.state.device)
-        rows = [images]
+        items = [{key: torch.as_tensor(value) for key, value in item.items() if key != "case"} for item in batch]
+        shown = list_data_collate(items[: self.cases])
+        shown = {key: value.to(evaluator.state.device) for key, value in shown.items()}
+        rows = [shown["image"]]
         for level in self.levels:
-            state, estimate = self.batch.show(self.network, to_model_range(images), level)
-            rows += [to_image_range(state), to_image_range(estimate)]
+            pictures = self.batch.show(self.network, shown, level)
+            rows += [to_image_range(each[: len(rows[0])]) for each in pictures]  # without twins
         grid = torch.cat([torch.cat(list(row[:, 0].mT), dim=1) for row in rows])  # mT: pictures have x across
         with SummaryWriter(self.log_dir) as writer:
             writer.add_image("denoising", grid.clamp(0, 1).cpu(), evaluator.state.epoch, dataformats="HW")

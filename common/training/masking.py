@@ -44,7 +44,7 @@ class MaskedBatch(DenoisingBatch):
             raise InputError(f"mask_ratio {mask_ratio}", "masks nothing, or more than all", "use e.g. 0.65")
         self.patch_size, self.mask_ratio = patch_size, mask_ratio
 
-    def pair(self, x0: Tensor, t: Tensor, generators: Sequence[torch.Generator]) -> TrainingPair:
+    def pair(self, x0: Tensor, t: Tensor, generators: Sequence[torch.Generator], **truth: Tensor) -> TrainingPair:
         """Masked images, images, and what is masked, of images ``x0`` (B, C, …) in [-1, 1], one generator a case."""
         grid = [-(-size // self.patch_size) for size in x0.shape[2:]]
         masked = max(1, round(self.mask_ratio * prod(grid)))

@@ -52,7 +52,7 @@ class PatchedBatch(DenoisingBatch):
         fixed.corruption = None
         return fixed
 
-    def pair(self, x0: Tensor, t: Tensor, generators: Sequence[torch.Generator]) -> TrainingPair:
+    def pair(self, x0: Tensor, t: Tensor, generators: Sequence[torch.Generator], **truth: Tensor) -> TrainingPair:
         """State, target and region (the box) of images ``x0`` (B, C, …) in [-1, 1] at levels ``t`` (B,)."""
         boxes = [patch.box for patch in patch_boxes(x0.shape[2:], self.patch_size)]
         chosen = [boxes[int(torch.randint(len(boxes), (), generator=each))] for each in generators]

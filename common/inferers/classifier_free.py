@@ -1,0 +1,71 @@
+"""Counterfactuals by classifier-free guidance: encoded without a class, decoded past the healthy one (Sanchez 2022)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from common.diffusion import Clip, DynamicThreshold, to_image_range, to_model_range
+from common.inferers.base import AnomalyInferer, Restored
+from common.networks import HEALTHY, Denoiser
+from common.samplers import Callback, ClassifierFreeGuidance, ddim_round_trip
+
+__all__ = ["ClassifierFreeInferer"]
+
+_THRESHOLD = DynamicThreshold()
+
+
+class ClassifierFreeInferer(AnomalyInferer):
+    """Encode the image by DDIM inversion with the null class, decode it with guidance to the healthy class, compare.
+
+    The network takes ``class_labels``, and the null class where none are given, as ``ClassTokenUNet``.
+
+    Args:
+        guidance_scale: w; 0 is the round trip without a class, 1 the conditional network.
+        noise_level: to encode to; with ``spacing="leading"`` the level below which levels are spread.
+        num_inference_steps: levels on the way up, and again on the way down, where each needs two evaluations.
+        spacing: of the visited levels.
+        fixed_point_steps: further evaluations a level on the way up, which make the inversion exact where nothing is
+            clipped.
+        clip: of x̂_0; by default dynamic thresholding at the 99th percentile.
+        **kwargs: of ``AnomalyInferer``; nothing is drawn at random.
+    """
+
+    def __init__(
+        self,
+        *,
+        guidance_scale: float = 3.0,
+        noise_level: int = 749,
+        num_inference_steps: int | None = 75,
+        spacing: str = "leading",
+        fixed_point_steps: int = 0,
+        clip: Clip | None = _THRESHOLD,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(clip=clip, **kwargs)
+        self.timesteps = self.levels(noise_level, num_inference_steps, spacing)
+        self.guidance_scale, self.fixed_point_steps = guidance_scale, fixed_point_steps
+
+    @property
+    def evaluations_per_slice(self) -> int:
+        """Steps up and steps down."""
+        return 2 * (len(self.timesteps) - 1)
+
+    def restore(
+        self, image: Tensor, denoiser: Denoiser, generator: list[torch.Generator], callback: Callback
+    ) -> Restored:
+        """Encode, decode under guidance, and compare."""
+        labels = torch.full((image.shape[0],), HEALTHY, device=image.device)
+        healthy = to_image_range(
+            ddim_round_trip(
+                denoiser,
+                to_model_range(image),
+                self.timesteps,
+                fixed_point_steps=self.fixed_point_steps,
+                guidance=ClassifierFreeGuidance(denoiser, self.guidance_scale, class_labels=labels),
+                callback=callback,
+            )
+        )
+        return Restored(self.build_map(denoiser)(image, healthy), healthy)

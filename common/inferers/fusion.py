@@ -1,0 +1,108 @@
+"""Dif-fuse: what a classifier finds salient is drawn anew, the rest follows a deterministic chain (Fontanella 2024)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from common.anomaly import counterfactual_saliency, saliency_mask
+from common.diffusion import Clip, Variance, to_image_range, to_model_range
+from common.inferers.base import AnomalyInferer, Restored
+from common.networks import Denoiser, ImageAutoencoder, NoisyClassifier
+from common.samplers import Callback, ddim_invert, fused_sample
+
+__all__ = ["FusionInferer"]
+
+
+class FusionInferer(AnomalyInferer):
+    """Find the salient region, encode the image, draw the region by DDPM and the rest by DDIM, and compare the two.
+
+    The map is the difference between the fused image and the DDIM reconstruction, so that errors of the inversion,
+    which both share, do not show.
+
+    Args:
+        classifier: of clean images, class 0 healthy; its weights are frozen.
+        autoencoder: whose codes the saliency moves; its weights are frozen.
+        noise_level: L, to encode to.
+        num_inference_steps: levels on the way up, and again on the way down; ``None`` visits every level.
+        spacing: of the visited levels.
+        variance: of the DDPM steps.
+        saliency_steps: of ``counterfactual_saliency``.
+        saliency_step_size: likewise.
+        saliency_penalty: likewise.
+        saliency_quantile: share of the brain that is not drawn anew.
+        saliency_width: side in pixels of the square that widens the salient part.
+        clip: of x̂_0; by default none, so that the inversion is one.
+        **kwargs: of ``AnomalyInferer``.
+
+    Raises:
+        InputError: levels outside the schedule, at construction.
+    """
+
+    def __init__(
+        self,
+        *,
+        classifier: NoisyClassifier,
+        autoencoder: ImageAutoencoder,
+        noise_level: int = 500,
+        num_inference_steps: int | None = None,
+        spacing: str = "linspace",
+        variance: Variance = "fixed_large",
+        saliency_steps: int = 20,
+        saliency_step_size: float = 0.001,
+        saliency_penalty: float = 100.0,
+        saliency_quantile: float = 0.9,
+        saliency_width: int = 5,
+        clip: Clip | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(clip=clip, **kwargs)
+        self.timesteps = self.levels(noise_level, num_inference_steps, spacing)
+        self.classifier = classifier.eval().requires_grad_(False)
+        self.autoencoder = autoencoder.eval().requires_grad_(False)
+        self.variance: Variance = variance
+        self.saliency_options = {
+            "steps": saliency_steps,
+            "step_size": saliency_step_size,
+            "penalty": saliency_penalty,
+        }
+        self.saliency_quantile, self.saliency_width = saliency_quantile, saliency_width
+
+    @property
+    def evaluations_per_slice(self) -> int:
+        """Steps up, and steps down, which evaluate both chains."""
+        return 2 * (len(self.timesteps) - 1)
+
+    def saliency(self, image: Tensor) -> Tensor:
+        """Saliency (B, C, …) of images (B, C, …) in [0, 1]."""
+        return counterfactual_saliency(
+            to_model_range(image),
+            self.autoencoder.encode,
+            self.autoencoder.decode,
+            self.classifier,
+            **self.saliency_options,  # type: ignore[arg-type]
+        )
+
+    def restore(
+        self, image: Tensor, denoiser: Denoiser, generator: list[torch.Generator], callback: Callback
+    ) -> Restored:
+        """Mask, encode, decode both chains, and compare."""
+        region = (image > 0).any(dim=1, keepdim=True)
+        mask = saliency_mask(
+            self.saliency(image), quantile=self.saliency_quantile, width=self.saliency_width, region=region
+        )
+        code = ddim_invert(denoiser, to_model_range(image), list(reversed(self.timesteps)), callback=callback)
+        sample = fused_sample(
+            denoiser,
+            code,
+            self.timesteps,
+            mask=mask,
+            variance=self.variance,
+            noise=self.noise,
+            generator=generator,
+            callback=callback,
+        )
+        healthy, reconstruction = to_image_range(sample.image), to_image_range(sample.reconstruction)
+        return Restored(self.build_map(denoiser)(reconstruction, healthy), healthy)

@@ -1,0 +1,93 @@
+"""Counterfactuals by classifier guidance: the image encoded, and decoded towards the healthy class (Wolleb 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from common.diffusion import Clip, to_image_range, to_model_range
+from common.errors import InputError
+from common.inferers.base import AnomalyInferer, Restored
+from common.networks import HEALTHY, Denoiser
+from common.samplers import (
+    Callback,
+    GradientGuidance,
+    class_log_probability,
+    ddim_round_trip,
+    segment_log_probability,
+    value_log_likelihood,
+)
+
+__all__ = ["TASKS", "ClassifierGuidedInferer"]
+
+TASKS: dict[str, Callable[[Callable[..., Tensor]], Callable[[Tensor, int], Tensor]]] = {
+    "class": partial(class_log_probability, label=HEALTHY),  # a classifier says healthy
+    "segmentation": partial(segment_log_probability, label=HEALTHY),  # a segmenter says background, everywhere
+    "value": partial(value_log_likelihood, value=0.0),  # a regressor says 0, the grade of a healthy image
+}
+
+
+class ClassifierGuidedInferer(AnomalyInferer):
+    """Encode the image by DDIM inversion, decode it along the gradient of a network that knows healthy, and compare.
+
+    Args:
+        classifier: time-conditioned, ``(x, timesteps)`` to logits (B, classes), class 0 healthy; or the network of
+            another ``task``. Its weights are frozen.
+        guidance_scale: s of the gradient; 0 is the plain round trip.
+        noise_level: L, to encode to.
+        num_inference_steps: levels on the way up, and again on the way down; ``None`` visits every level.
+        spacing: of the visited levels.
+        fixed_point_steps: further evaluations a level on the way up, which make the inversion exact.
+        task: what the network knows: ``class``, ``segmentation``, ``value`` (see ``TASKS``).
+        clip: by default none, so that the inversion is one.
+        **kwargs: of ``AnomalyInferer``; nothing is drawn at random.
+
+    Raises:
+        InputError: unknown task, or levels outside the schedule, at construction.
+    """
+
+    def __init__(
+        self,
+        *,
+        classifier: nn.Module,
+        guidance_scale: float = 100.0,
+        noise_level: int = 500,
+        num_inference_steps: int | None = None,
+        spacing: str = "linspace",
+        fixed_point_steps: int = 0,
+        task: Literal["class", "segmentation", "value"] = "class",
+        clip: Clip | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(clip=clip, **kwargs)
+        if task not in TASKS:
+            raise InputError(f"task '{task}'", "is not known", f"choose one of {sorted(TASKS)}")
+        self.timesteps = self.levels(noise_level, num_inference_steps, spacing)
+        self.log_likelihood = TASKS[task](classifier.eval().requires_grad_(False))
+        self.guidance_scale, self.fixed_point_steps = guidance_scale, fixed_point_steps
+
+    @property
+    def evaluations_per_slice(self) -> int:
+        """Steps up and steps down."""
+        return 2 * (len(self.timesteps) - 1)
+
+    def restore(
+        self, image: Tensor, denoiser: Denoiser, generator: list[torch.Generator], callback: Callback
+    ) -> Restored:
+        """Encode, decode under guidance, and compare."""
+        healthy = to_image_range(
+            ddim_round_trip(
+                denoiser,
+                to_model_range(image),
+                self.timesteps,
+                fixed_point_steps=self.fixed_point_steps,
+                guidance=GradientGuidance(denoiser, self.log_likelihood, self.guidance_scale),
+                callback=callback,
+                class_labels=torch.full((image.shape[0],), HEALTHY, device=image.device),
+            )
+        )
+        return Restored(self.build_map(denoiser)(image, healthy), healthy)

@@ -1,0 +1,77 @@
+"""Segmentations drawn by diffusion, several for one image: their mean, and where they differ (Wolleb et al. 2022)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from common.diffusion import Clip, PredictionType, StaticClip, Variance, to_model_range
+from common.errors import InputError
+from common.inferers.base import AnomalyInferer, Restored
+from common.networks import Denoiser
+from common.samplers import Callback, ddpm_sample
+
+__all__ = ["SegmentationEnsembleInferer"]
+
+_CLIP = StaticClip(0, 1)
+
+
+class SegmentationEnsembleInferer(AnomalyInferer):
+    """Draw masks from noise under the image; the map is their mean, a probability; ``uncertainty`` their variance.
+
+    A supervised method: it draws no healthy image, and ``pseudo_healthy`` is the input itself. The network is called
+    with the mask's state and ``image``, as ``ImageConcatenatedUNet``.
+
+    Args:
+        num_samples: masks an image.
+        num_inference_steps: levels of the way down; ``None`` visits every level.
+        spacing: of the visited levels.
+        variance: of the steps.
+        prediction_type: what the network outputs.
+        clip: of x̂_0, the mask, which is 0 or 1.
+        **kwargs: of ``AnomalyInferer``; the map is the method's own.
+
+    Raises:
+        InputError: no sample, or more steps than levels, at construction.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_samples: int = 5,
+        num_inference_steps: int | None = None,
+        spacing: str = "trailing",
+        variance: Variance = "fixed_small",
+        prediction_type: PredictionType = "epsilon",
+        clip: Clip | None = _CLIP,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(prediction_type=prediction_type, clip=clip, **kwargs)
+        if num_samples < 1:
+            raise InputError(f"num_samples {num_samples}", "draws nothing", "use 1 or more")
+        self.timesteps = self.levels(self.schedule.steps - 1, num_inference_steps, spacing)
+        self.num_samples, self.variance = num_samples, variance
+
+    def restore(
+        self, image: Tensor, denoiser: Denoiser, generator: list[torch.Generator], callback: Callback
+    ) -> Restored:
+        """Draw all masks of all images at once."""
+        count = self.num_samples
+        seeds = [int(torch.randint(2**62, (), generator=each)) for each in generator for _ in range(count)]
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        condition = to_model_range(image).repeat_interleave(count, dim=0)
+        start = self.noise(condition[:, :1], generators)
+        samples = ddpm_sample(
+            denoiser,
+            start,
+            self.timesteps,
+            variance=self.variance,
+            noise=self.noise,
+            generator=generators,
+            callback=callback,
+            image=condition,
+        )
+        masks = samples.clamp(0, 1).unflatten(0, (-1, count))
+        return Restored(masks.mean(dim=1), image, masks.var(dim=1, correction=0))
