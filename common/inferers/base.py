@@ -207,10 +207,7 @@ class AnomalyInferer(Inferer):
         runs = self.num_restorations
         seeds = [seed if run == 0 else case_seed(seed, run) for seed in seeds for run in range(runs)]
         result = self.restore(image.repeat_interleave(runs, dim=0), denoiser, case_generators(seeds), callback)
-        means = {
-            key: value.unflatten(0, (-1, runs)).mean(dim=1) for key, value in result._asdict().items() if value is not None
-        }
-        return Restored(**means)
+        return Restored(*(None if each is None else _mean_of(each, runs) for each in result))  # type: ignore[arg-type]
 
     def build_map(self, denoiser: Denoiser, name: str | None = None) -> AnomalyMap:
         """The inferer's map (or another one by ``name``), with the distances that belong to the network."""
@@ -242,6 +239,11 @@ class AnomalyInferer(Inferer):
             raise InputError(name, f"does not fit its brain mask {tuple(brain_mask.shape)}", "give (B, 1, …)")
         if seeds is not None and len(seeds) != inputs.shape[0]:
             raise InputError(name, f"has {inputs.shape[0]} cases and {len(seeds)} seeds", "give one seed a case")
+
+
+def _mean_of(values: Tensor, runs: int) -> Tensor:
+    """(B runs, …) to (B, …)."""
+    return values.unflatten(0, (-1, runs)).mean(dim=1)
 
 
 def _unbound(image: Tensor, healthy: Tensor) -> Tensor:

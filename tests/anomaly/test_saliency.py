@@ -60,7 +60,11 @@ def test_a_penalty_holds_the_code_back():
 
     def moved(penalty):
         seen = []
-        decode = lambda code: seen.append(code.detach().clone()) or code  # noqa: E731
+
+        def decode(code):
+            seen.append(code.detach().clone())
+            return code
+
         counterfactual_saliency(images(), identity, decode, weak, penalty=penalty, step_size=0.1, targets=(0,))
         return float((seen[-1] - seen[0]).abs().max())
 

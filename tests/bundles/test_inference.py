@@ -28,12 +28,14 @@ def read_map(output: Path, case: str) -> np.ndarray:
 def test_results_lie_where_the_input_lies(bundle: Path, overrides: Any, volumes: Path, tmp_path: Path) -> None:
     zoo.infer(bundle, volumes, tmp_path, **overrides(bundle))
     cases = [entry["case"] for entry in json.loads((volumes / "datalist.json").read_text())]
-    names = {f"{case}_{key}.nii.gz" for case in cases for key in KEYS}
+    keys = zoo.read(bundle, "inference.json")["handlers"][0].get("keys", KEYS)
+    assert set(keys) >= set(KEYS)
+    names = {f"{case}_{key}.nii.gz" for case in cases for key in keys}
     assert {path.name for path in tmp_path.iterdir()} == names | {"run.json"}
     for case in cases:
         given = nibabel.load(volumes / f"{case}.nii.gz")
         outside = np.asarray(given.dataobj) == 0
-        for key in KEYS:
+        for key in keys:
             result = nibabel.load(tmp_path / f"{case}_{key}.nii.gz")
             values = np.asarray(result.dataobj)
             assert result.shape == given.shape

@@ -258,3 +258,25 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     main(["plant", str(tmp_path / "healthy"), "--output_dir", str(tmp_path / "out"), "--seed", "2"])
     assert capsys.readouterr().out.strip().endswith(str(tmp_path / "out" / "datalist.json"))
     assert len(discover(tmp_path / "out")) == 2
+
+
+def test_a_picture_may_have_several_lesions_each_with_its_healthy_twin(tmp_path: Path) -> None:
+    healthy_pictures(tmp_path / "healthy")
+    once, often = planted_set(tmp_path, "once"), planted_set(tmp_path, "often", repeats=3)
+    assert [case["case"] for case in often[:4]] == ["s0_healthy", "s0_lesion", "s0_lesion_1", "s0_lesion_2"]
+    assert "twin" not in often[0]
+    assert {case["twin"] for case in often[1:4]} == {often[0]["image"]}
+    assert pixels(often[1]["image"]).tolist() == pixels(once[1]["image"]).tolist()
+    assert len({pixels(case["mask"]).tobytes() for case in often[1:4]}) == 3
+
+
+def test_without_a_split_each_case_keeps_its_own(tmp_path: Path) -> None:
+    healthy_pictures(tmp_path / "healthy")
+    files = sorted((tmp_path / "healthy").glob("*.png"))
+    splits = {"training": [{"image": files[0].name}], "validation": [{"image": files[1].name}]}
+    (tmp_path / "healthy" / "datalist.json").write_text(json.dumps(splits))
+    listed = plant_dataset(tmp_path / "healthy", tmp_path / "out", split=None)
+    assert {name: len(cases) for name, cases in json.loads(listed.read_text()).items()} == {
+        "training": 2,
+        "validation": 2,
+    }

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 from typing import Any
 
 import nibabel as nib
@@ -308,3 +309,39 @@ def test_none_as_a_word_is_none_and_other_words_are_refused(tmp_path):
         for each in wrong:
             with pytest.raises(InputError, match=f"{option} .* is not a pair of numbers .*--{option}"):
                 Preprocessing(**each)
+
+
+def test_a_twin_is_changed_as_its_case_is():
+    image = torch.rand(1, 24, 32, 1, generator=torch.Generator().manual_seed(0))
+    mask = torch.zeros_like(image)
+    mask[:, 10:16, 12:20] = 1
+    lesion = (image + 0.3 * mask).clamp(0, 1)
+    case = {"image": MetaTensor(lesion), "twin": MetaTensor(image), "mask": MetaTensor(mask), "label": 1, "case": "a"}
+    steps = SliceTraining(Compose([]), truth="mask", bias_field_prob=1.0, blur_prob=1.0)
+    steps.set_random_state(0)
+    drawn = [steps(dict(case)) for _ in range(5)]
+    for each in drawn:
+        far = torch.nn.functional.max_pool2d(each["mask"], 9, 1, 4) == 0  # of the blur's reach
+        torch.testing.assert_close(each["image"][far], each["twin"][far], atol=0.01, rtol=0)
+        assert (each["image"] - each["twin"])[each["mask"] > 0].mean() > 0.1
+    assert not torch.equal(drawn[0]["twin"], drawn[1]["twin"])
+    assert "twin" not in SliceTraining(Compose([]))(dict(case))
+
+
+def test_twins_come_with_their_cases_and_not_beside_them(tmp_path):
+    for name in "abcd":
+        Image.fromarray(np.eye(20, dtype=np.uint8) * 255).save(tmp_path / f"{name}.png")
+    ill = {"image": "a.png", "twin": "b.png", "label": 1}
+    entries = [ill, {"image": "b.png", "label": 0}, {"image": "c.png", "label": 0}]
+    listed = tmp_path / "datalist.json"
+    listed.write_text(json.dumps(entries))
+    cases = load_cases(tmp_path, truth="label")
+    names = [(Path(case["image"]).stem, Path(case["twin"]).stem) for case in cases]
+    assert names == [("a", "b"), ("c", "c")]
+    assert all("twin" not in case for case in load_cases(tmp_path))
+    listed.write_text(json.dumps([*entries, {"image": "d.png", "label": 1}]))
+    with pytest.raises(InputError, match="no twin"):
+        load_cases(tmp_path, truth="label")
+    listed.write_text(json.dumps([{**ill, "twin": "gone.png"}]))
+    with pytest.raises(InputError, match="do not exist"):
+        load_cases(tmp_path)

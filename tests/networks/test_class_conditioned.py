@@ -1,5 +1,7 @@
 """Networks that are told the class, that see an image besides, and that say the class."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -15,7 +17,12 @@ from common.networks import (
     save_weights,
 )
 
-SMALL = {"channels": (16, 32), "attention_levels": (False, True), "num_res_blocks": 1, "num_head_channels": 16}
+SMALL: dict[str, Any] = {
+    "channels": (16, 32),
+    "attention_levels": (False, True),
+    "num_res_blocks": 1,
+    "num_head_channels": 16,
+}
 TIMES = torch.tensor([3, 700])
 
 
@@ -39,7 +46,7 @@ def test_the_class_is_heard_and_has_a_default(network_class, dims):
     network, x = awake(network_class(dims, 1, 1, **SMALL)), states(dims)
     said = [network(x, TIMES, class_labels=torch.full((2,), label)) for label in (0, 1)]
     assert said[0].shape == x.shape
-    assert not torch.allclose(*said, atol=1e-4)
+    assert not torch.allclose(said[0], said[1], atol=1e-4)
     default = 0 if network_class is ClassConditionedUNet else network.null_class
     assert torch.equal(network(x, TIMES), network(x, TIMES, class_labels=torch.full((2,), default)))
     assert [each.shape[1] for each in network.features(x, TIMES)] == [16, 32]
@@ -117,7 +124,7 @@ def test_classifier_hears_the_level_and_sees_every_place(dims):
     assert (gradient != 0).float().mean() > 0.99
 
 
-AUTOENCODER = {
+AUTOENCODER: dict[str, Any] = {
     "spatial_dims": 2,
     "in_channels": 1,
     "out_channels": 1,

@@ -4,6 +4,8 @@ Their indices are expressed as lists of levels: the encoder evaluates 1, …, L 
 decoder, evaluating L - 2, …, 0, takes for L - 2.
 """
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -13,7 +15,7 @@ from common.samplers import GradientGuidance, ddim_round_trip
 from tests.exact import toy_network
 
 LEVEL = 100
-PUBLISHED = {
+PUBLISHED: dict[str, Any] = {
     "timesteps": [*range(LEVEL - 2, -1, -1), CLEAN],
     "inversion_timesteps": list(range(1, LEVEL + 1)),
 }

@@ -1,5 +1,7 @@
 """Batches with a truth: twins stand behind their cases, noised alike, and classes are dropped at the rate asked for."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -15,7 +17,7 @@ def batch(twin=True, cases=3):
     image = torch.rand(cases, 1, 8, 8, generator=generator)
     mask = torch.zeros_like(image)
     mask[..., 2:4, 3:6] = 1
-    data = {"image": image + 0.2 * mask, "mask": mask, "label": torch.ones(cases, dtype=torch.long)}
+    data: dict[str, Any] = {"image": image + 0.2 * mask, "mask": mask, "label": torch.ones(cases, dtype=torch.long)}
     data["case"] = [f"case {index}" for index in range(cases)]
     return {**data, "twin": image} if twin else data
 
@@ -64,7 +66,12 @@ def test_classifiers_get_the_class_one_hot():
 
 
 def test_pictures_show_where_a_classifier_looks():
-    small = {"channels": (16, 32), "attention_levels": (False, False), "num_res_blocks": 1, "num_head_channels": 16}
+    small: dict[str, Any] = {
+        "channels": (16, 32),
+        "attention_levels": (False, False),
+        "num_res_blocks": 1,
+        "num_head_channels": 16,
+    }
     network = NoisyClassifier(2, 1, **small).eval()
     with torch.no_grad():
         state, looks = ClassifierBatch(SCHEDULE).show(network, batch(), 100)

@@ -1,0 +1,189 @@
+"""Methods that know labels or masks: guidance moves towards healthy, fusion keeps the rest, masks agree or do not."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from common.diffusion import NoiseSchedule
+from common.errors import InputError
+from common.inferers import (
+    ClassifierFreeInferer,
+    ClassifierGuidedInferer,
+    FusionInferer,
+    SegmentationEnsembleInferer,
+)
+from tests.exact import toy_network
+
+SCHEDULE = NoiseSchedule()
+IMAGE = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 0.6 + 0.2
+
+
+def network(x: torch.Tensor, timesteps: torch.Tensor, class_labels: torch.Tensor | None = None) -> torch.Tensor:
+    """The toy network; the healthy class adds a little noise, which makes images darker."""
+    healthy = 0.0 if class_labels is None else 0.1 * (class_labels == 0).float().reshape(-1, *(1,) * (x.ndim - 1))
+    return toy_network(x, timesteps) + healthy
+
+
+class Darkness(nn.Module):
+    """Healthy is what is dark in the left half."""
+
+    def forward(self, x: torch.Tensor, timesteps: torch.Tensor | None = None) -> torch.Tensor:
+        left = x[:, :, :8].flatten(1).mean(dim=1)
+        return torch.stack([-4 * left, 4 * left], dim=1)
+
+
+class Same(nn.Module):
+    """An autoencoder whose code is the image."""
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+    decode = encode
+
+
+def guided(**options: Any) -> dict[str, torch.Tensor]:
+    options = {"noise_level": 200, "num_inference_steps": 10, "guidance_scale": 20, **options}
+    made = ClassifierGuidedInferer(schedule=SCHEDULE, classifier=Darkness(), progress=False, **options)
+    found = made(IMAGE, network)
+    assert isinstance(found, dict)
+    return found
+
+
+def test_guided_image_is_healthier_where_the_classifier_looks() -> None:
+    found, plain = guided(), guided(guidance_scale=0)
+    change = found["pseudo_healthy"] - plain["pseudo_healthy"]
+    assert (change[:, :, :8] < 0).all()
+    assert change[:, :, 8:].abs().max() < 0.1 * change[:, :, :8].abs().min()
+    assert found["anomaly_map"][:, :, :8].mean() > 2 * found["anomaly_map"][:, :, 8:].mean()
+
+
+def test_scale_0_returns_the_input_within_a_bound() -> None:
+    """20 steps: within 0.02 of the range; with fixed points within 1e-3."""
+    assert guided(guidance_scale=0, num_inference_steps=20)["anomaly_map"].max() < 0.02
+    assert guided(guidance_scale=0, num_inference_steps=20, fixed_point_steps=4)["anomaly_map"].max() < 1e-3
+
+
+def test_other_tasks_guide_too() -> None:
+    class Brightness(nn.Module):
+        def forward(self, x: torch.Tensor, timesteps: torch.Tensor | None = None) -> torch.Tensor:
+            return x.flatten(1).mean(dim=1, keepdim=True) + 2
+
+    class Lesion(nn.Module):
+        def forward(self, x: torch.Tensor, timesteps: torch.Tensor | None = None) -> torch.Tensor:
+            return torch.cat([-x, x], dim=1)
+
+    options: dict[str, Any] = {"noise_level": 200, "num_inference_steps": 10, "progress": False}
+    plain = guided(guidance_scale=0)["pseudo_healthy"].mean()
+    judges: list[tuple[Any, nn.Module]] = [("value", Brightness()), ("segmentation", Lesion())]
+    for task, judge in judges:
+        made = ClassifierGuidedInferer(
+            schedule=SCHEDULE,
+            classifier=judge,
+            task=task,
+            guidance_scale=100,
+            **options,  # type: ignore[arg-type]
+        )
+        found = made(IMAGE, network)
+        assert isinstance(found, dict)
+        assert found["pseudo_healthy"].mean() < plain - 0.01
+    with pytest.raises(InputError, match="task 'mood'"):
+        ClassifierGuidedInferer(schedule=SCHEDULE, classifier=Darkness(), task="mood")  # type: ignore[arg-type]
+
+
+def test_the_judge_is_frozen() -> None:
+    judge = nn.Sequential(nn.Flatten(), nn.Linear(256, 2))
+    ClassifierGuidedInferer(schedule=SCHEDULE, classifier=judge)
+    assert not any(parameter.requires_grad for parameter in judge.parameters())
+
+
+def free(**options: Any) -> dict[str, torch.Tensor]:
+    options = {"noise_level": 199, "num_inference_steps": 10, **options}
+    made = ClassifierFreeInferer(schedule=SCHEDULE, progress=False, **options)
+    found = made(IMAGE, network)
+    assert isinstance(found, dict)
+    return found
+
+
+def test_classifier_free_guidance_goes_to_the_class_and_past_it() -> None:
+    plain, one, three = (free(guidance_scale=scale, clip=None)["pseudo_healthy"].mean() for scale in (0, 1, 3))
+    assert three < one < plain
+    assert free(guidance_scale=0, clip=None, fixed_point_steps=4)["anomaly_map"].max() < 1e-3
+
+
+def test_classifier_free_levels_are_the_respaced_ones() -> None:
+    made = ClassifierFreeInferer(schedule=SCHEDULE)
+    assert made.timesteps == [*range(740, -1, -10), -1]
+    assert made.evaluations_per_slice == 150
+
+
+def fused(**options: Any) -> FusionInferer:
+    options = {
+        "noise_level": 200,
+        "num_inference_steps": 6,
+        "saliency_penalty": 0,
+        "saliency_step_size": 0.1,
+        **options,
+    }
+    made: Any = FusionInferer
+    return made(schedule=SCHEDULE, classifier=Darkness(), autoencoder=Same(), progress=False, **options)
+
+
+def test_fusion_changes_only_what_is_salient() -> None:
+    made = fused(saliency_quantile=0.5, saliency_width=1)
+    found = made(IMAGE, network)
+    assert isinstance(found, dict)
+    assert made.saliency(IMAGE)[:, :, :8].min() > 0.5
+    assert not made.saliency(IMAGE)[:, :, 8:].any()
+    assert (found["anomaly_map"][:, :, :8] > 0).float().mean() > 0.9
+    assert not found["anomaly_map"][:, :, 8:].any()
+
+
+def test_fusion_does_not_depend_on_the_batch() -> None:
+    made = fused()
+    together = made(IMAGE, network, seeds=[3, 4])
+    alone = made(IMAGE[1:], network, seeds=[4])
+    assert isinstance(together, dict)
+    assert isinstance(alone, dict)
+    torch.testing.assert_close(together["anomaly_map"][1:], alone["anomaly_map"], atol=1e-5, rtol=0)
+
+
+def segmenter(x: torch.Tensor, timesteps: torch.Tensor, image: torch.Tensor | None = None) -> torch.Tensor:
+    """Says for sure that bright is anomalous, and nothing in the top rows, where the mask stays what the noise is."""
+    assert image is not None
+    mask = (image > 0.2).float()
+    mask[..., :4] = (x[..., :4] > 0).float()
+    return mask
+
+
+def ensemble(**options: Any) -> SegmentationEnsembleInferer:
+    options = {"num_inference_steps": 3, "prediction_type": "sample", "num_samples": 5, **options}
+    return SegmentationEnsembleInferer(schedule=SCHEDULE, progress=False, **options)
+
+
+def test_segmentations_agree_where_the_image_says_it_all() -> None:
+    found = ensemble()(IMAGE, segmenter)
+    assert isinstance(found, dict)
+    assert torch.equal(found["anomaly_map"][..., 4:], (2 * IMAGE - 1 > 0.2).float()[..., 4:])
+    assert not found["uncertainty"][..., 4:].any()
+    assert found["uncertainty"][..., :4].mean() > 0.1
+    assert found["uncertainty"].max() <= 0.25 + 1e-6
+    assert torch.equal(found["pseudo_healthy"], IMAGE)
+
+
+def test_segmentations_of_volumes_have_uncertainty_too() -> None:
+    volume = torch.stack([IMAGE, torch.zeros_like(IMAGE), IMAGE], dim=-1)
+    found = ensemble()(volume, segmenter)
+    assert isinstance(found, dict)
+    assert found["uncertainty"].shape == (2, 1, 16, 16, 3)
+    assert not found["uncertainty"][..., 1].any()
+    assert found["uncertainty"][..., 0].any()
+
+
+def test_samples_are_counted_and_none_is_refused() -> None:
+    made = ensemble(num_samples=4)
+    made(IMAGE, segmenter)
+    assert made.evaluations == 2 * 4 * 3
+    with pytest.raises(InputError, match="draws nothing"):
+        ensemble(num_samples=0)
