@@ -3,6 +3,7 @@
 from common.anomaly.filters import dilate, gaussian_smooth, grey_closing, opencv_blur, quantile
 from common.anomaly.mahalanobis import check_mahalanobis, mahalanobis
 from common.anomaly.maps import MAPS, AnomalyMap, Polarity, get_map, harmonic_mean, residual, squared, ssim
+from common.anomaly.normalised import HealthyStatistics, StatisticsBuilder, normalised_residual
 from common.anomaly.perceptual import FeatureDistance, LpipsDistance
 from common.anomaly.postprocess import PostProcessd, clean_map, clean_mask
 from common.anomaly.saliency import counterfactual_saliency, saliency_mask
@@ -12,9 +13,11 @@ __all__ = [
     "MAPS",
     "AnomalyMap",
     "FeatureDistance",
+    "HealthyStatistics",
     "LpipsDistance",
     "Polarity",
     "PostProcessd",
+    "StatisticsBuilder",
     "Threshold",
     "check_mahalanobis",
     "clean_map",
@@ -26,6 +29,7 @@ __all__ = [
     "grey_closing",
     "harmonic_mean",
     "mahalanobis",
+    "normalised_residual",
     "opencv_blur",
     "quantile",
     "residual",

@@ -7,10 +7,12 @@ from common.evaluation.histogram import ScoreHistogram
 from common.evaluation.metrics import AnomalyMetrics
 from common.evaluation.pool import PooledScores, evaluate_map
 from common.evaluation.report import case_figure, write_report
+from common.evaluation.statistics import HealthyStatisticsWriter
 from common.evaluation.table import bundle_table, results_table, update_tables
 
 __all__ = [
     "AnomalyMetrics",
+    "HealthyStatisticsWriter",
     "PooledScores",
     "ScoreHistogram",
     "ThresholdCalibration",

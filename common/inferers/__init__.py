@@ -7,6 +7,7 @@ from common.inferers.batch import InferenceBatch
 from common.inferers.classifier_free import ClassifierFreeInferer
 from common.inferers.conditioned import ConditionedInferer
 from common.inferers.denoising import DenoisingAutoencoderInferer
+from common.inferers.ensemble import EnsembleInferer
 from common.inferers.fusion import FusionInferer
 from common.inferers.guided import TASKS, ClassifierGuidedInferer
 from common.inferers.mahalanobis import MahalanobisInferer
@@ -27,6 +28,7 @@ __all__ = [
     "ClassifierGuidedInferer",
     "ConditionedInferer",
     "DenoisingAutoencoderInferer",
+    "EnsembleInferer",
     "FusionInferer",
     "InferenceBatch",
     "MahalanobisInferer",

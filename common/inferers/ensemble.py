@@ -1,0 +1,112 @@
+"""Many estimates of one step instead of one chain of many: their mean, and the residual in units of their spread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from common.anomaly import (
+    HealthyStatistics,
+    Polarity,
+    check_mahalanobis,
+    grey_closing,
+    mahalanobis,
+    normalised_residual,
+)
+from common.diffusion import to_image_range, to_model_range
+from common.errors import InputError
+from common.inferers.base import AnomalyInferer, Restored
+from common.networks import Denoiser
+from common.samplers import Callback, estimates
+
+__all__ = ["EnsembleInferer"]
+
+_LARGEST_HOLE = 9  # pixels; as in MahalanobisInferer
+
+
+class EnsembleInferer(AnomalyInferer):
+    """Noise the image to several levels, several times each, estimate it from all states at once, and compare.
+
+    For any denoiser, whatever it predicts and whatever noise it knows. ``uncertainty`` is the estimates' variance.
+
+    Args:
+        noise_levels: to noise to.
+        num_samples: states a level, with noise of their own.
+        normalise: what the map is. ``spread``: the residual in units of the estimates' standard deviation and of what
+            healthy scans show (``normalised_residual``); ``residual``: the plain one, of ``anomaly_map``;
+            ``mahalanobis``: the distance under the estimates' full covariance (Behrendt et al. 2024).
+        offset: of the spread, in units of the image.
+        statistics: path of a file of healthy statistics, or "none".
+        polarity: of anomalies, for ``spread``: ``both``, ``bright`` or ``dark``.
+        ridge: on the diagonal of the covariance, for ``mahalanobis``.
+        max_batch: most states in one call of the network.
+        **kwargs: of ``AnomalyInferer``.
+
+    Raises:
+        InputError: no level, no sample, unknown option, or a file of statistics that cannot be used.
+    """
+
+    def __init__(
+        self,
+        *,
+        noise_levels: Sequence[int] = (200, 300, 400),
+        num_samples: int = 3,
+        normalise: Literal["spread", "residual", "mahalanobis"] = "spread",
+        offset: float = 0.1,
+        statistics: str | None = None,
+        polarity: Polarity = "both",
+        ridge: float = 0.01,
+        max_batch: int = 64,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if not noise_levels or num_samples < 1:
+            given = f"noise_levels {list(noise_levels)}, num_samples {num_samples}"
+            raise InputError(given, "make no estimate", "give at least one level and 1 sample")
+        if normalise not in ("spread", "residual", "mahalanobis"):
+            raise InputError(f"normalise '{normalise}'", "is not known", "choose 'spread', 'residual' or 'mahalanobis'")
+        for level in noise_levels:
+            self.schedule.alpha_bar(level)
+        self.timesteps = [level for level in noise_levels for _ in range(num_samples)]
+        if normalise == "mahalanobis":
+            check_mahalanobis(len(self.timesteps), ridge)
+        self.normalise, self.offset, self.ridge, self.max_batch = normalise, offset, ridge, max_batch
+        self.statistics = None if statistics in (None, "none") else HealthyStatistics.load(str(statistics))
+        self.polarity: Polarity = polarity
+        blank = torch.zeros(1, 1, 1, 1)
+        normalised_residual(blank, blank[None], offset=offset, polarity=polarity)  # refuses what it cannot use
+
+    @property
+    def evaluations_per_slice(self) -> int:
+        """One a state."""
+        return len(self.timesteps)
+
+    def restore(
+        self, image: Tensor, denoiser: Denoiser, generator: list[torch.Generator], callback: Callback
+    ) -> Restored:
+        """Estimate from all states, and compare."""
+        found = to_image_range(
+            estimates(
+                denoiser,
+                to_model_range(image),
+                self.timesteps,
+                noise=self.noise,
+                generator=generator,
+                max_batch=self.max_batch,
+                callback=callback,
+            ).x0
+        )
+        healthy = found.mean(dim=0)
+        if self.normalise == "residual":
+            anomaly_map = self.build_map(denoiser)(image, healthy)
+        elif self.normalise == "spread":
+            options: dict[str, Any] = {"statistics": self.statistics, "polarity": self.polarity}
+            anomaly_map = normalised_residual(image, found, offset=self.offset, **options)
+        else:
+            region = grey_closing((image > 0).any(dim=1, keepdim=True).to(image), _LARGEST_HOLE)
+            anomaly_map = mahalanobis(image, found, region, ridge=self.ridge)
+        variance = found.var(dim=0, correction=0).mean(dim=1, keepdim=True)
+        return Restored(anomaly_map, healthy, variance)
