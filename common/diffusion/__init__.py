@@ -27,7 +27,7 @@ from common.diffusion.prediction import (
 from common.diffusion.schedule import BETA_SCHEDULES, CLEAN, Level, NoiseSchedule
 from common.diffusion.severity import level_of_severity, severity
 from common.diffusion.spacing import SPACINGS, nearest_levels, sampling_levels
-from common.diffusion.steps import Variance, ddim_step, ddpm_step, forward_step
+from common.diffusion.steps import Variance, between, ddim_step, ddpm_step, forward_step
 
 __all__ = [
     "BETA_SCHEDULES",
@@ -48,6 +48,7 @@ __all__ = [
     "StaticClip",
     "SynomalyNoise",
     "Variance",
+    "between",
     "case_generators",
     "case_seed",
     "ddim_step",

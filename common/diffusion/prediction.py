@@ -18,10 +18,19 @@ Clip = Callable[[Tensor], Tensor]
 
 
 class Prediction(NamedTuple):
-    """The estimate of the image and of the noise in a state; always ``x_t = √ᾱ_t x0 + √(1-ᾱ_t) eps``."""
+    """The estimate of the image and of the noise in a state; always ``x_t = √ᾱ_t x0 + √(1-ᾱ_t) eps``.
+
+    ``variance`` is what a network with a learned variance says of it: where its logarithm lies between that of
+    ``fixed_small``, at -1, and that of ``fixed_large``, at 1 (Nichol & Dhariwal 2021, eq. 15).
+    """
 
     x0: Tensor
     eps: Tensor
+    variance: Tensor | None = None
+
+    def of_cases(self, cases: slice) -> Prediction:
+        """The part of a batch."""
+        return Prediction(self.x0[cases], self.eps[cases], None if self.variance is None else self.variance[cases])
 
     @classmethod
     def from_x0(cls, x0: Tensor, x_t: Tensor, schedule: NoiseSchedule, t: Level) -> Prediction:

@@ -11,15 +11,16 @@ import math
 from collections.abc import Callable
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from common.diffusion.prediction import Prediction
 from common.diffusion.schedule import CLEAN, NoiseSchedule
 from common.errors import InputError
 
-__all__ = ["Variance", "ddim_step", "ddpm_step", "forward_step"]
+__all__ = ["Variance", "between", "ddim_step", "ddpm_step", "forward_step"]
 
-Variance = Literal["fixed_small", "fixed_large"]
+Variance = Literal["fixed_small", "fixed_large", "learned"]
 
 
 def ddpm_step(
@@ -41,15 +42,18 @@ def ddpm_step(
         t: level of ``x``.
         t_next: a lower level; ``CLEAN`` gives x̂_0 itself, without noise.
         noise: draws standard noise of the shape of ``x``; not called where the step has none.
-        variance: ``fixed_small`` (posterior variance) or ``fixed_large`` (1 - ᾱ_t/ᾱ_{t_next}).
+        variance: ``fixed_small`` (posterior variance), ``fixed_large`` (1 - ᾱ_t/ᾱ_{t_next}), or ``learned``, in between
+            where the prediction says.
 
     Raises:
         InputError: ``t_next`` is not below ``t``, or the variance is not known.
     """
     if t_next >= t:
         raise InputError(f"DDPM step {t} → {t_next}", "does not go down", "use ddim_step to go up")
-    if variance not in ("fixed_small", "fixed_large"):
-        raise InputError(f"variance '{variance}'", "is not known", "choose 'fixed_small' or 'fixed_large'")
+    if variance not in ("fixed_small", "fixed_large", "learned"):
+        raise InputError(f"variance '{variance}'", "is not known", "choose 'fixed_small', 'fixed_large' or 'learned'")
+    if variance == "learned" and prediction.variance is None:
+        raise InputError("variance 'learned'", "is not what this network says", "choose 'fixed_small' or 'fixed_large'")
     alpha_bar, alpha_bar_next = schedule.alpha_bar(t), schedule.alpha_bar(t_next)
     alpha = alpha_bar / alpha_bar_next
     beta = 1 - alpha
@@ -58,7 +62,15 @@ def ddpm_step(
     mean = weight_x0 * prediction.x0 + math.sqrt(alpha) * shrink * x
     if t_next == CLEAN:
         return mean
+    if variance == "learned" and prediction.variance is not None:
+        return mean + between(prediction.variance, beta * shrink, beta).sqrt() * noise()
     return mean + math.sqrt(beta * shrink if variance == "fixed_small" else beta) * noise()
+
+
+def between(place: Tensor, small: float | Tensor, large: float | Tensor) -> Tensor:
+    """The variance whose logarithm lies between those of two, at -1 and at 1 (Nichol & Dhariwal 2021, eq. 15)."""
+    low, high = (torch.as_tensor(each, dtype=place.dtype, device=place.device).log() for each in (small, large))
+    return torch.exp(low + (place + 1) / 2 * (high - low))
 
 
 def ddim_step(

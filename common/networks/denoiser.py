@@ -20,7 +20,8 @@ class Denoiser:
     """Makes any network ``network(x, timesteps, **conditioning)`` a function ``(x_t, t) -> Prediction``.
 
     Args:
-        network: called with the state (B, C, …) and integer levels (B,); its output has the shape of the state.
+        network: called with the state (B, C, …) and integer levels (B,); its output has the shape of the state, or
+            twice its channels, the second half being the learned variance.
         schedule: the one that the network was trained with.
         prediction_type: what the network outputs.
         clip: keeps x̂_0 in range and lets the noise follow; ``None`` for exact inversion.
@@ -64,6 +65,9 @@ class Denoiser:
         with autocast(x_t.device, self.amp):
             output = self.network(x_t, timesteps=timesteps, **conditioning)
         self.evaluations += x_t.shape[0]
+        output, variance = output.float(), None
+        if output.shape[1] == 2 * x_t.shape[1]:
+            output, variance = output.chunk(2, dim=1)
         clip = None if clean else self.clip
-        prediction = predict(output.float(), x_t, self.schedule, level, self.prediction_type, clip)
-        return Prediction(x_t, prediction.eps) if clean else prediction
+        prediction = predict(output, x_t, self.schedule, level, self.prediction_type, clip)
+        return Prediction(x_t if clean else prediction.x0, prediction.eps, variance)

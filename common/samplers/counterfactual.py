@@ -108,11 +108,10 @@ def fused_sample(
     if inside.shape[0] != x.shape[0] or inside.shape[1] not in (1, x.shape[1]) or inside.shape[2:] != x.shape[2:]:
         raise InputError(f"mask of shape {tuple(mask.shape)}", f"does not fit {tuple(x.shape)}", "give (B, 1 or C, …)")
     cases = x.shape[0]
-    schedule = denoiser.schedule
+    schedule, halves = denoiser.schedule, (slice(None, cases), slice(cases, None))
 
     def advance(state: Tensor, prediction: Prediction, t: int, t_next: int) -> Tensor:
-        first = Prediction(prediction.x0[:cases], prediction.eps[:cases])
-        second = Prediction(prediction.x0[cases:], prediction.eps[cases:])
+        first, second = (prediction.of_cases(part) for part in halves)
         draw = lambda: noise(x, generator)  # noqa: E731
         drawn = ddpm_step(state[:cases], first, schedule, t, t_next, noise=draw, variance=variance)
         followed = ddim_step(second, schedule, t, t_next)

@@ -121,7 +121,8 @@ def estimate_states(
     for start in range(0, len(x), size):
         part = slice(start, start + size)
         parts.append(denoiser(x[part], t[part], **{key: value[part] for key, value in repeated.items()}))
-    x0, eps = (torch.cat(values).unflatten(0, (count, cases)) for values in zip(*parts, strict=True))
+    x0 = torch.cat([part.x0 for part in parts]).unflatten(0, (count, cases))
+    eps = torch.cat([part.eps for part in parts]).unflatten(0, (count, cases))
     if callback is not None:
         for i, level in enumerate(levels):
             callback(Step(i, level, states[i], x0[i], eps[i]))

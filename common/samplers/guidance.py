@@ -45,7 +45,8 @@ class GradientGuidance:
             x = x_t.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(self.log_likelihood(x, t).sum(), x)
         _, sigma = self.schedule.signal_and_noise(t, x_t.ndim)
-        return Prediction.from_eps(prediction.eps - self.scale * sigma * gradient, x_t, self.schedule, t)
+        guided = Prediction.from_eps(prediction.eps - self.scale * sigma * gradient, x_t, self.schedule, t)
+        return guided._replace(variance=prediction.variance)
 
 
 class ClassifierFreeGuidance:
@@ -69,9 +70,9 @@ class ClassifierFreeGuidance:
         conditional = self.denoiser(x_t, t, **self.conditioning)
         eps = prediction.eps + self.scale * (conditional.eps - prediction.eps)
         guided = Prediction.from_eps(eps, x_t, self.denoiser.schedule, t)
-        if self.denoiser.clip is None:
-            return guided
-        return Prediction.from_x0(self.denoiser.clip(guided.x0), x_t, self.denoiser.schedule, t)
+        if self.denoiser.clip is not None:
+            guided = Prediction.from_x0(self.denoiser.clip(guided.x0), x_t, self.denoiser.schedule, t)
+        return guided._replace(variance=prediction.variance)
 
 
 def class_log_probability(classifier: Callable[..., Tensor], label: int) -> Callable[[Tensor, int], Tensor]:

@@ -16,6 +16,7 @@ from common.training.handlers import (
 from common.training.labelled import ClassBatch, ClassifierBatch, ReconstructionBatch, SegmentationBatch
 from common.training.masking import MaskedBatch
 from common.training.patched import PatchedBatch
+from common.training.variational import HybridLoss, variance_target
 from common.training.workflow import TrainingRun, ValidationRun, training_loader
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "DenoisingBatch",
     "DenoisingInferer",
     "FiniteLoss",
+    "HybridLoss",
     "MaskedBatch",
     "MaskedCorruption",
     "MeanLoss",
@@ -43,4 +45,5 @@ __all__ = [
     "ValidationRun",
     "WeightsSaver",
     "training_loader",
+    "variance_target",
 ]

@@ -113,7 +113,7 @@ class DenoisingBatch(PrepareBatch):
         t = torch.full((x0.shape[0],), level, device=x0.device)
         pair = self.pair(x0, t, case_generators(range(x0.shape[0])), **truth)
         keywords = {"timesteps": t, **(pair.conditioning or {})}
-        output = network(pair.state, **keywords).float()
+        output = network(pair.state, **keywords).float()[:, : pair.state.shape[1]]  # without a learned variance
         return pair.state, predict(output, pair.state, self.schedule, t, self.prediction_type).x0
 
 

@@ -16,6 +16,7 @@ from common.diffusion import NoiseSchedule, case_generators, training_target
 from common.networks import HEALTHY
 from common.samplers import class_log_probability
 from common.training.batch import DenoisingBatch, TrainingPair
+from common.training.variational import variance_target
 
 __all__ = ["ClassBatch", "ClassifierBatch", "ReconstructionBatch", "SegmentationBatch"]
 
@@ -39,14 +40,21 @@ class ClassBatch(_LabelledBatch):
         schedule: of the process.
         class_dropout: probability of the null class instead (Sanchez et al. 2022: 0.35, drawn for each case by itself).
         null_class: its number, that of the network (``ClassTokenUNet.null_class``).
+        learned_variance: the network says the variance besides, and ``HybridLoss`` is its loss.
         **kwargs: of ``DenoisingBatch``.
     """
 
     def __init__(
-        self, schedule: NoiseSchedule, *, class_dropout: float = 0.0, null_class: int = 2, **kwargs: Any
+        self,
+        schedule: NoiseSchedule,
+        *,
+        class_dropout: float = 0.0,
+        null_class: int = 2,
+        learned_variance: bool = False,
+        **kwargs: Any,
     ) -> None:
         super().__init__(schedule, **kwargs)
-        self.class_dropout, self.null_class = class_dropout, null_class
+        self.class_dropout, self.null_class, self.learned_variance = class_dropout, null_class, learned_variance
 
     def pair(self, x0: Tensor, t: Tensor, generators: Sequence[torch.Generator], **truth: Tensor) -> TrainingPair:
         """State and target of images ``x0`` (B, C, …) in [-1, 1] at levels ``t`` (B,), and ``label`` (B,)."""
@@ -54,7 +62,9 @@ class ClassBatch(_LabelledBatch):
         if self.class_dropout > 0:
             dropped = [float(torch.rand((), generator=each)) < self.class_dropout for each in generators]
             label = label.masked_fill(torch.tensor(dropped, device=label.device), self.null_class)
-        return super().pair(x0, t, generators)._replace(conditioning={"class_labels": label})
+        pair = super().pair(x0, t, generators)
+        target = variance_target(pair.target, t) if self.learned_variance else pair.target
+        return pair._replace(target=target, conditioning={"class_labels": label})
 
 
 class ClassifierBatch(_LabelledBatch):
