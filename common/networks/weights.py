@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from common.errors import InputError
 from common.files import write_atomic
@@ -50,7 +50,7 @@ def load_weights(network: Network, path: str | Path, *, partly: bool = False) ->
         network: its parameters may have another floating-point type than the file.
         path: of a file written by ``torch.save(state_dict)``; only tensors are read, never code.
         partly: the file may be of a related network: what has the same name and shape is taken, the rest stays as
-            it is.
+            it is. Where a layer has more input channels than the one in the file, its first ones are taken from there.
 
     Raises:
         InputError: missing file, wrong hash, unreadable file, or another network's weights; partly, less than half
@@ -64,7 +64,8 @@ def load_weights(network: Network, path: str | Path, *, partly: bool = False) ->
         raise InputError(path, f"cannot be read as weights ({reason})", "download or write it again") from error
     if partly:
         own = network.state_dict()
-        shared = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
+        shared = {key: _fitted(value, own[key]) for key, value in state.items() if key in own}
+        shared = {key: value for key, value in shared.items() if value.shape == own[key].shape}
         if 2 * len(shared) < len(own):
             problem = f"shares {len(shared)} of the network's {len(own)} tensors"
             raise InputError(path, problem, "begin with weights of a related network, or with none")
@@ -77,6 +78,16 @@ def load_weights(network: Network, path: str | Path, *, partly: bool = False) ->
             path, "holds weights of another network: " + " ".join(lines[:3]), "check network_def in the config"
         ) from error
     return network.eval()
+
+
+def _fitted(value: Tensor, own: Tensor) -> Tensor:
+    """``value`` itself, or ``own`` with its first input channels replaced, if it only has more of them."""
+    same = value.ndim == own.ndim > 1 and value.shape[0] == own.shape[0] and value.shape[2:] == own.shape[2:]
+    if not same or value.shape[1] >= own.shape[1]:
+        return value
+    filled = own.clone()
+    filled[:, : value.shape[1]] = value
+    return filled
 
 
 def save_weights(network: nn.Module, path: str | Path, dtype: torch.dtype = torch.float16) -> str:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.anomaly import dilate
 from common.diffusion import NoiseSchedule, case_generators, training_target
 from common.networks import HEALTHY
 from common.samplers import class_log_probability
@@ -104,17 +105,26 @@ class SegmentationBatch(DenoisingBatch):
 
     Args:
         schedule: of the process.
+        lesion_weight: of the loss in a lesion and up to 4 pixels around it, and in the same place of the twin. Lesions
+            are so small that an empty mask is nearly right everywhere; a network takes long to see that it is not.
         **kwargs: of ``DenoisingBatch``; the state is the noised mask (B, 1, …), of 0 and 1 where it is clean.
     """
+
+    def __init__(self, schedule: NoiseSchedule, *, lesion_weight: float = 1.0, **kwargs: Any) -> None:
+        super().__init__(schedule, **kwargs)
+        self.lesion_weight = lesion_weight
 
     def read(self, batchdata: dict[str, Any], device: torch.device | str | None) -> tuple[Tensor, dict[str, Tensor]]:
         """Images (B, C, …) in [-1, 1], twins behind them, and their masks (B, 1, …)."""
         image, truth = super().read(batchdata, device)
         mask = (torch.as_tensor(batchdata["mask"]).to(image) > 0.5).to(image)
+        # The region multiplies output and target, which a squared error squares.
+        weight = 1 + (self.lesion_weight**0.5 - 1) * dilate(mask, 9)
         if "twin" in batchdata:
             twin, _ = super().read({"image": batchdata["twin"]}, device)
             image, mask = torch.cat([image, twin]), torch.cat([mask, torch.zeros_like(mask)])
-        return image, {**truth, "mask": mask}
+            weight = torch.cat([weight, weight])
+        return image, {**truth, "mask": mask, "weight": weight}
 
     def pair(self, x0: Tensor, t: Tensor, generators: Sequence[torch.Generator], **truth: Tensor) -> TrainingPair:
         """State and target of images ``x0`` (B, C, …) and their ``mask`` (B, 1, …) at levels ``t`` (B,)."""
@@ -122,7 +132,7 @@ class SegmentationBatch(DenoisingBatch):
         noise = self.noise(mask, generators)
         noised = self.schedule.add_noise(mask, noise, t)
         target = training_target(mask, noise, self.schedule, t, self.prediction_type)
-        return TrainingPair(noised, target, conditioning={"image": x0})
+        return TrainingPair(noised, target, truth["weight"], {"image": x0})
 
 
 class ReconstructionBatch(_LabelledBatch):

@@ -100,6 +100,16 @@ def test_begins_with_weights_of_a_network_without_classes(network_class, tmp_pat
     assert all(torch.equal(own[name], value) for name, value in plain.state_dict().items())
 
 
+def test_further_input_channels_begin_as_they_were(tmp_path):
+    plain = awake(DenoisingUNet(2, 1, 1, patch_size=2, **SMALL))
+    save_weights(plain, tmp_path / "model.pt", torch.float32)
+    network = ImageConcatenatedUNet(2, 2, 1, patch_size=2, **SMALL)
+    before = network.conv_in.conv.weight.detach().clone()
+    after = load_weights(network, tmp_path / "model.pt", partly=True).conv_in.conv.weight
+    assert torch.equal(after[:, :4], plain.conv_in.conv.weight)
+    assert torch.equal(after[:, 4:], before[:, 4:])
+
+
 def test_weights_of_an_unrelated_network_are_refused(tmp_path):
     save_weights(ImageAutoencoder(**AUTOENCODER), tmp_path / "model.pt")
     with pytest.raises(InputError, match=r"shares \d+ of"):

@@ -87,8 +87,21 @@ def test_segmentation_noises_the_mask_and_nothing_else():
     state, target, keywords = prepare(made, data)
     assert torch.equal(keywords["image"], to_model_range(torch.cat([data["image"], data["twin"]])))
     assert torch.equal(target, torch.cat([data["mask"], torch.zeros_like(data["mask"])]))
+    assert (keywords["region"] == 1).all()
     signal, _ = SCHEDULE.signal_and_noise(keywords["timesteps"][:3], 4)
     torch.testing.assert_close(state[:3] - state[3:], signal * data["mask"])
+
+
+def test_a_weight_counts_around_the_lesion_and_in_the_same_place_of_the_twin():
+    data = batch(cases=1)
+    data["mask"] = torch.zeros(1, 1, 8, 8)
+    data["mask"][..., 0, 0] = 1
+    made = SegmentationBatch(SCHEDULE, prediction_type="sample", lesion_weight=9)
+    _, target, keywords = prepare(made, data)
+    expected = torch.ones(8, 8)
+    expected[:5, :5] = 3
+    assert torch.equal(keywords["region"][:, 0], expected.expand(2, 8, 8))
+    assert float(target.max()) == 3
 
 
 def test_autoencoders_get_the_image_twice():
