@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from common.data.cases import FAILURE, CaseDataset, failure_reason
+from common.data.dicom import check_sources, require_highdicom, write_parametric_map, write_segmentation
 from common.data.discovery import Case, discover
 from common.data.integrity import Problem, check_cases, table, verify
 from common.data.preprocessing import Preprocessing, SliceTraining
@@ -12,15 +14,22 @@ from common.diffusion import case_seed
 from common.errors import InputError
 
 __all__ = [
+    "FAILURE",
     "Case",
+    "CaseDataset",
     "Preprocessing",
     "Problem",
     "SliceTraining",
     "check_cases",
+    "check_sources",
     "discover",
+    "failure_reason",
     "load_cases",
+    "require_highdicom",
     "table",
     "verify",
+    "write_parametric_map",
+    "write_segmentation",
 ]
 
 
@@ -29,17 +38,21 @@ def load_cases(
     split: str | None = None,
     channels: int | None = 1,
     truth: Literal["mask", "label"] | None = None,
+    check: bool = True,
 ) -> list[Case]:
     """Find the cases of a data set and check every file of them, before anything is computed.
 
     Args:
         dataset_dir: any form that ``discover`` knows.
         split: ``training``, ``validation``, or any other split of a data list; ``None`` takes all. A data set that
-            names no splits is split here, by subject: a tenth, chosen by the hash of its name, validates.
+            names no splits is split here, by subject: a tenth, of small sets a quarter up to five, chosen by the
+            hash of its name, validates.
         channels: that each image must have.
         truth: what each case must bring: ``mask`` (or the label 0, which means an empty one), or ``label`` (0 is
             healthy; or a mask, which says as much); ``None`` for methods that learn from healthy images alone. With a
             truth a case may bring a ``twin``, an image of the same slice without the lesion.
+        check: without it nothing but names is looked at: for trees of thousands of studies, in which some are bad and
+            each is checked when its turn comes (``CaseDataset``).
 
     Raises:
         InputError: nothing found, too few cases to split, the table of everything that is wrong, cases without the
@@ -47,12 +60,14 @@ def load_cases(
     """
     if not str(dataset_dir):
         raise InputError("dataset_dir", "is not given", "add --dataset_dir PATH (a folder, an image, or a datalist)")
-    cases = discover(dataset_dir)
+    cases = discover(dataset_dir, strict=check)
     if split is not None:
-        cases = discover(dataset_dir, split) if any("split" in case for case in cases) else _held_out(cases, split)
+        named = any("split" in case for case in cases)
+        cases = discover(dataset_dir, split, strict=check) if named else _held_out(cases, split)
     if truth is None:  # a twin teaches what a lesion is; nothing else reads it
         cases = [{key: value for key, value in case.items() if key != "twin"} for case in cases]
-    verify(cases, channels=channels)
+    if check:
+        verify(cases, channels=channels)
     if truth is not None:
         _check_truth(cases, truth)
         cases = _with_twins(cases)
@@ -92,5 +107,5 @@ def _held_out(cases: list[Case], split: str) -> list[Case]:
             "cannot be made",
             "name the splits in a datalist, or give at least two subjects for 'training' and 'validation'",
         )
-    validation = set(subjects[: max(1, len(subjects) // 10)])
+    validation = set(subjects[: max(1, len(subjects) // 10, min(5, len(subjects) // 4))])
     return [case for case in cases if (str(case.get("subject", case["case"])) in validation) == (split == "validation")]

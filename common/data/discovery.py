@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from common.data.datalist import read_datalist
-from common.data.kinds import dicom_series, kind, stem
+from common.data.kinds import dicom_series, is_dicom, kind, stem
+from common.data.privacy import private_name
 from common.errors import InputError
 
 __all__ = ["Case", "discover"]
@@ -28,17 +29,20 @@ _ROLE_OF_FOLDER = {"masks": "mask", "labels": "mask", "labelstr": "mask", "label
 _ROLE_OF_ENDING = {"_brain_mask": "brain_mask", "_bet_mask": "brain_mask", "_mask": "mask", "_seg": "mask"}
 
 
-def discover(dataset_dir: str | Path, split: str | None = None) -> list[Case]:
+def discover(dataset_dir: str | Path, split: str | None = None, *, strict: bool = True) -> list[Case]:
     """Find the cases of a data set.
 
     Args:
         dataset_dir: one image file; a folder with NIfTI, PNG or JPEG files at any depth; a tree of DICOM series; a
             folder that holds ``datalist.json``; or a ``.json`` / ``.csv`` list (see ``read_datalist``).
         split: take only the cases of this split of a list; None takes all.
+        strict: refuse the whole data set for a missing file or a folder with several DICOM series; otherwise these are
+            cases like others, and reading them fails.
 
     Returns:
         one dict a case with ``image`` (absolute path, or a list of them for several channels) and ``case`` (unique
-        and fit for a file name); where known ``mask``, ``brain_mask``, ``twin`` (the same slice without its lesion),
+        and fit for a file name; of a DICOM series whose folders tell the patient's name or number, made of the series'
+        identifier instead); where known ``mask``, ``brain_mask``, ``twin`` (the same slice without its lesion),
         ``label``, ``subject``, ``split``, and every other column of the list. The order is that of the list, or of a
         sorted walk through the folder.
 
@@ -53,10 +57,11 @@ def discover(dataset_dir: str | Path, split: str | None = None) -> list[Case]:
         cases = read_datalist(listed)
         _name_cases(cases, listed)
     else:
-        cases = list(_in_folder(root) if root.is_dir() else _one_file(root))
+        cases = list(_in_folder(root, strict) if root.is_dir() else _one_file(root))
         _name_cases(cases, root if root.is_dir() else root.parent)
     cases = _of_split(cases, split, root)
-    _refuse_missing(cases, root)
+    if strict:
+        _refuse_missing(cases, root)
     return [{key: value for key, value in case.items() if key != "where"} for case in cases]
 
 
@@ -71,7 +76,7 @@ def _files(root: Path) -> Iterator[Path]:
         seen.add(real)
 
 
-def _in_folder(root: Path) -> Iterator[Case]:
+def _in_folder(root: Path, strict: bool) -> Iterator[Case]:
     by_kind: dict[str, list[Path]] = {}
     for path in _files(root):
         found = kind(path)
@@ -81,7 +86,8 @@ def _in_folder(root: Path) -> Iterator[Case]:
         counts = ", ".join(f"{len(paths)} {name}" for name, paths in sorted(by_kind.items()))
         raise InputError(root, f"holds files of several kinds ({counts})", "keep one kind, or list them in a datalist")
     if "DICOM" in by_kind:
-        yield from (case for folder in sorted({path.parent for path in by_kind["DICOM"]}) for case in _series(folder))
+        for folder in sorted({path.parent for path in by_kind["DICOM"]}):
+            yield from _series(folder, strict)
         return
     files = [path for paths in by_kind.values() for path in paths]
     images = [path for path in files if _role(path, root) is None]
@@ -99,15 +105,15 @@ def _one_file(path: Path) -> Iterator[Case]:
     yield from _with_masks([path], siblings, path.parent)
 
 
-def _series(folder: Path) -> Iterator[Case]:
+def _series(folder: Path, strict: bool) -> Iterator[Case]:
     """Give the cases of a folder with DICOM files in it."""
     series = dicom_series(folder)
-    if not series:
-        raise InputError(folder, "holds DICOM files, but no image series among them", "remove them, or export anew")
-    if len(series) == 1:
-        yield {"image": str(folder)}
-    elif all(len(files) == 1 for files in series.values()):
+    if len(series) > 1 and all(len(files) == 1 for files in series.values()):
         yield from ({"image": file} for file in sorted(file for files in series.values() for file in files))
+    elif len(series) == 1 or not strict:
+        yield {"image": str(folder)}
+    elif not series:
+        raise InputError(folder, "holds DICOM files, but no image series among them", "remove them, or export anew")
     else:
         # MONAI takes a list of files for channels and a folder for its first series: neither can name one of several.
         names = ", ".join(f"{uid} ({len(files)} files)" for uid, files in sorted(series.items()))
@@ -155,9 +161,9 @@ def _safe(text: str) -> str:
 def _name_of(case: Case, base: Path) -> str:
     path = Path(case["image"] if isinstance(case["image"], str) else case["image"][0])
     folders = path.relative_to(base).parts[:-1] if path.is_relative_to(base) else ()
-    if path == base:
-        return _safe(path.name)
-    return _safe("_".join([*(part for part in folders if part.lower() not in _IMAGE_FOLDERS), stem(path)]))
+    parts = [*(part for part in folders if part.lower() not in _IMAGE_FOLDERS), stem(path)]
+    name = _safe(path.name if path == base else "_".join(parts))
+    return private_name(name, str(next(filter(is_dicom, _files(path)), path)) if path.is_dir() else str(path))
 
 
 def _name_cases(cases: list[Case], source: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from common.data.kinds import content, dicom_series, kind
+from common.data.kinds import content, dicom_series, dicom_tags, kind
 from common.errors import InputError
 
 __all__ = ["Image", "load"]
@@ -172,7 +172,7 @@ def _load_dicom(path: str, files: list[str]) -> Image:
     from monai.data import ITKReader
 
     try:
-        _refuse_slices(path, [_tags(file) for file in files])
+        _refuse_slices(path, [dicom_tags(file) for file in files])
         reader = ITKReader()
         array, meta = reader.get_data(reader.read(path))
     except RuntimeError as error:
@@ -180,16 +180,6 @@ def _load_dicom(path: str, files: list[str]) -> Image:
         raise InputError(path, f"is no DICOM image that can be decoded ({reason})", _COPY_AGAIN) from error
     channels = 1 if math.isnan(float(meta["original_channel_dim"])) else array.shape[-1]
     return Image(np.asarray(array), channels=channels, affine=np.asarray(meta["affine"], float))
-
-
-def _tags(file: str) -> dict[str, str]:
-    import itk
-
-    io = itk.GDCMImageIO.New()
-    io.SetFileName(file)
-    io.ReadImageInformation()
-    tags = io.GetMetaDataDictionary()
-    return {str(key): str(tags[key]).strip() for key in tags.GetKeys() if "|" in str(key)}
 
 
 def _refuse_slices(path: str, slices: list[dict[str, str]]) -> None:

@@ -6,7 +6,7 @@ import gzip
 import zlib
 from pathlib import Path
 
-__all__ = ["content", "dicom_series", "is_dicom", "kind", "size", "stem"]
+__all__ = ["content", "dicom_series", "dicom_tags", "is_dicom", "kind", "size", "stem"]
 
 _BY_SUFFIX = {".nii.gz": "NIfTI", ".nii": "NIfTI", ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".dcm": "DICOM"}
 _NOT_IMAGES = {".json", ".csv", ".tsv", ".txt", ".md", ".xml", ".html", ".pdf", ".bval", ".bvec", ".npy", ".npz"}
@@ -114,3 +114,21 @@ def dicom_series(folder: str | Path) -> dict[str, list[str]]:
     names.AddSeriesRestriction("0008|0021")
     names.SetDirectory(str(folder))
     return {str(uid): [str(file) for file in names.GetFileNames(uid)] for uid in names.GetSeriesUIDs()}
+
+
+def dicom_tags(file: str) -> dict[str, str]:
+    """Read the header of a DICOM file: tags such as ``0010|0020`` to their values as text.
+
+    Args:
+        file: a DICOM image.
+
+    Raises:
+        RuntimeError: it cannot be read as one.
+    """
+    import itk
+
+    io = itk.GDCMImageIO.New()
+    io.SetFileName(file)
+    io.ReadImageInformation()
+    tags = io.GetMetaDataDictionary()
+    return {str(key): str(tags[key]).strip() for key in tags.GetKeys() if "|" in str(key)}

@@ -6,6 +6,7 @@ import copy
 import math
 import warnings
 from collections.abc import Hashable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from monai.transforms import Crop, Cropd, MapTransform, Transform
 from scipy import ndimage
 
 from common.data.brain_mask import MNI_AFFINE, MNI_SHAPE, estimate_brain_mask, mni_brain_mask
+from common.data.kinds import is_dicom
 from common.errors import InputError
 
 __all__ = [
@@ -36,10 +38,12 @@ Data = Mapping[Hashable, Any]
 
 
 def case_name(data: Data) -> str:
-    """What to call a case in a message: its file if known, else its id."""
+    """What to call a case in a message: its file if known, else its id; that of a DICOM series may name a patient."""
     image = data.get("image")
-    name = image.meta.get("filename_or_obj") if isinstance(image, MetaTensor) else image
-    return str(name or data.get("case", "case"))
+    name = str((image.meta.get("filename_or_obj") if isinstance(image, MetaTensor) else image) or "")
+    if not name or (data.get("case") and (Path(name).is_dir() or is_dicom(name))):
+        return str(data.get("case", "case"))
+    return name
 
 
 def like(values: Any, image: MetaTensor) -> MetaTensor:

@@ -8,8 +8,10 @@ from common.inferers.classifier_free import ClassifierFreeInferer
 from common.inferers.conditioned import ConditionedInferer
 from common.inferers.denoising import DenoisingAutoencoderInferer
 from common.inferers.ensemble import EnsembleInferer
+from common.inferers.evaluator import CaseEvaluator, inference_cases
 from common.inferers.fusion import FusionInferer
 from common.inferers.guided import TASKS, ClassifierGuidedInferer
+from common.inferers.journal import Journal
 from common.inferers.mahalanobis import MahalanobisInferer
 from common.inferers.partial_diffusion import PartialDiffusionInferer
 from common.inferers.patched import PatchedInferer
@@ -24,6 +26,7 @@ __all__ = [
     "ANDiInferer",
     "AnomalyInferer",
     "AutoDDPMInferer",
+    "CaseEvaluator",
     "ClassifierFreeInferer",
     "ClassifierGuidedInferer",
     "ConditionedInferer",
@@ -31,6 +34,7 @@ __all__ = [
     "EnsembleInferer",
     "FusionInferer",
     "InferenceBatch",
+    "Journal",
     "MahalanobisInferer",
     "PartialDiffusionInferer",
     "PatchedInferer",
@@ -41,6 +45,7 @@ __all__ = [
     "SynomalyInferer",
     "ThorInferer",
     "blurred_difference",
+    "inference_cases",
     "postprocessing",
     "region_mask",
     "suspicious_regions",

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
@@ -14,8 +13,10 @@ from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 from monai.transforms import Compose, FlattenSubKeysd, Invertd, InvertibleTransform, Transform
 
-from common.files import write_json
+from common.data import failure_reason, write_parametric_map, write_segmentation
 from common.inferers.base import AnomalyInferer
+from common.inferers.evaluator import concerns_all
+from common.inferers.journal import Journal
 
 __all__ = ["ResultWriter", "postprocessing", "write_nifti"]
 
@@ -31,8 +32,11 @@ def write_nifti(path: str | Path, volume: MetaTensor) -> None:
     image.set_qform(image.affine, code)
     image.header.set_xyzt_units("mm")
     partial = path.with_name(f".partial-{path.name}")
-    nib.save(image, partial)
-    os.replace(partial, path)
+    try:
+        nib.save(image, partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def postprocessing(clean: Transform, invert: InvertibleTransform | None = None) -> Compose:
@@ -51,55 +55,74 @@ def postprocessing(clean: Transform, invert: InvertibleTransform | None = None) 
 
 
 class ResultWriter:
-    """Ignite handler: ``<case>_<key>.nii.gz`` for every case, and ``run.json`` at the end.
+    """Ignite handler: writes what was found in every case, and an entry in the journal.
 
-    Masks are written as 8-bit integers, everything else as 32-bit floats.
+    ``<case>_anomaly_map.nii.gz``, ``<case>_anomaly_mask.nii.gz`` and ``<case>_pseudo_healthy.nii.gz``: masks as 8-bit
+    integers, everything else as 32-bit floats. As DICOM: ``<case>_anomaly_mask.dcm`` (Segmentation) and
+    ``<case>_anomaly_map.dcm`` (Parametric Map); the pseudo-healthy image shows nobody, so there is no DICOM of it that
+    would carry a patient's name.
 
     Args:
         output_dir: made if missing.
         inferer: asked for the network evaluations.
-        keys: of the post-processed output to write.
+        journal: told of each case, and writes the summary at the end.
+        output_format: ``nifti``, ``dicom`` or ``both``; ``inference_cases`` has made sure that it can be written.
+        keys: of the post-processed output to write as NIfTI.
     """
 
     def __init__(
         self,
         output_dir: str | Path,
         inferer: AnomalyInferer,
+        journal: Journal,
+        output_format: Literal["nifti", "dicom", "both"] = "nifti",
         keys: Sequence[str] = ("anomaly_map", "anomaly_mask", "pseudo_healthy"),
     ) -> None:
-        self.output_dir, self.inferer, self.keys = Path(output_dir), inferer, tuple(keys)
-        self.cases: list[str] = []
-        self.start = 0.0
+        self.output_dir, self.inferer, self.journal = Path(output_dir), inferer, journal
+        self.output_format, self.keys = output_format, tuple(keys)
+        self.counted = (0, 0)
 
     def attach(self, engine: Engine) -> None:
         """Write after each iteration, and the summary when all is done."""
         engine.add_event_handler(Events.STARTED, self._begin)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._write)
-        engine.add_event_handler(Events.COMPLETED, self._finish)
+        engine.add_event_handler(Events.COMPLETED, self.journal.write_summary)
 
     def _begin(self) -> None:
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        self.cases, self.start = [], time.perf_counter()
+        self.counted = self.inferer.slices, self.inferer.evaluations
 
     def _write(self, engine: Engine) -> None:
         batch: Any = engine.state.batch
         output: Any = engine.state.output
         for case, results in zip(batch, output, strict=True):
             name = str(case["case"])
-            for key in self.keys:
-                dtype = np.uint8 if key.endswith("mask") else np.float32
-                volume = results[key]
-                volume = MetaTensor(volume.as_tensor().cpu().numpy().astype(dtype), meta=volume.meta)
-                write_nifti(self.output_dir / f"{name}_{key}.nii.gz", volume)
-            self.cases.append(name)
+            try:
+                files = self._write_case(name, results)
+            except Exception as error:
+                if not self.journal.keep_going or concerns_all(error):
+                    raise
+                self.journal.failed(name, failure_reason(error, case))
+                continue
+            counted, self.counted = self.counted, (self.inferer.slices, self.inferer.evaluations)
+            self.journal.done(name, files, self.counted[0] - counted[0], self.counted[1] - counted[1])
 
-    def _finish(self) -> None:
-        slices = self.inferer.slices
-        summary = {
-            "cases": self.cases,
-            "slices": slices,
-            "seconds": round(time.perf_counter() - self.start, 3),
-            "network_evaluations": self.inferer.evaluations,
-            "network_evaluations_per_slice": self.inferer.evaluations // slices if slices else 0,
-        }
-        write_json(self.output_dir / "run.json", summary)
+    def _write_case(self, name: str, results: Mapping[str, MetaTensor]) -> list[str]:
+        files = []
+        if self.output_format != "dicom":
+            for key in self.keys:
+                volume = results[key]
+                dtype = np.uint8 if key.endswith("mask") else np.float32
+                volume = MetaTensor(volume.as_tensor().cpu().numpy().astype(dtype), meta=volume.meta)
+                files.append(f"{name}_{key}.nii.gz")
+                write_nifti(self.output_dir / files[-1], volume)
+        if self.output_format != "nifti":
+            algorithm = type(self.inferer).__name__.removesuffix("Inferer")
+            for key, write in (("anomaly_mask", write_segmentation), ("anomaly_map", write_parametric_map)):
+                volume = results[key]
+                source = str(volume.meta["filename_or_obj"])
+                files.append(f"{name}_{key}.dcm")
+                write(
+                    self.output_dir / files[-1], volume.as_tensor().cpu().numpy()[0], volume.affine, source, algorithm
+                )
+        return files

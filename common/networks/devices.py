@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from common.errors import InputError
@@ -10,13 +12,16 @@ __all__ = ["autocast", "has_bfloat16", "select_device"]
 
 
 def select_device(device: str | torch.device = "auto") -> torch.device:
-    """The device asked for; ``auto`` is the first GPU, else the CPU.
+    """The device asked for; ``auto`` is the GPU of this process (the first one, without torchrun), else the CPU.
 
     Raises:
         InputError: no such device on this machine.
     """
     if str(device) == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        local = os.environ.get("LOCAL_RANK", "")
+        return torch.device("cuda", int(local) % torch.cuda.device_count()) if local else torch.device("cuda")
     try:
         chosen = torch.device(device)
     except RuntimeError as error:

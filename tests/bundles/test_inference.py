@@ -31,7 +31,7 @@ def test_results_lie_where_the_input_lies(bundle: Path, overrides: Any, volumes:
     keys = zoo.read(bundle, "inference.json")["handlers"][0].get("keys", KEYS)
     assert set(keys) >= set(KEYS)
     names = {f"{case}_{key}.nii.gz" for case in cases for key in keys}
-    assert {path.name for path in tmp_path.iterdir()} == names | {"run.json"}
+    assert {path.name for path in tmp_path.iterdir()} == names | {"run.json", "journal.jsonl"}
     for case in cases:
         given = nibabel.load(volumes / f"{case}.nii.gz")
         outside = np.asarray(given.dataobj) == 0

@@ -287,8 +287,8 @@ def test_a_set_without_splits_is_split_by_subject(tmp_path):
             tmp_path / f"s{i:02}.png"
         )
     parts = {split: {case["case"] for case in load_cases(tmp_path, split)} for split in ("training", "validation")}
-    assert len(parts["validation"]) == 1
-    assert len(parts["training"]) == 11
+    assert len(parts["validation"]) == 3
+    assert len(parts["training"]) == 9
     assert not parts["training"] & parts["validation"]
     with pytest.raises(InputError, match="cannot be made"):
         load_cases(tmp_path, "test")
