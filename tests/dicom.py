@@ -66,3 +66,12 @@ def write_series(folder: Path, volume: np.ndarray, affine: np.ndarray, uid: str 
                 delattr(image, name)
         image.save_as(folder / f"IM{(k * 7) % depth:04d}_{k}.dcm", enforce_file_format=True)
     return folder
+
+
+def at_the_same_place(volume: Any, affine: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A DICOM volume on the voxels of ``affine`` (RAS), found by where they lie in the patient."""
+    index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1).reshape(-1, 3)
+    world = np.c_[index, np.ones(len(index))] @ (np.diag([-1.0, -1, 1, 1]) @ affine).T
+    there = world @ np.linalg.inv(volume.affine).T
+    assert np.abs(there - there.round()).max() < 1e-3
+    return volume.array[tuple(there.round().astype(int)[:, :3].T)].reshape(shape)

@@ -14,7 +14,7 @@ from common.data.privacy import names_patient
 from common.errors import InputError
 from tests.bundles.synthetic import oblique
 from tests.data.files import dicom, nifti, picture
-from tests.dicom import PATIENT, PRIVATE, write_series
+from tests.dicom import PATIENT, PRIVATE, at_the_same_place, write_series
 
 SHAPE = (9, 14, 5)
 VALUES = np.random.default_rng(3).random(SHAPE).astype(np.float32)
@@ -22,15 +22,6 @@ VALUES = np.random.default_rng(3).random(SHAPE).astype(np.float32)
 
 def series(folder: Path, **options: Any) -> Path:
     return write_series(folder, 90 * VALUES, oblique(), **options)
-
-
-def at_the_same_place(volume: Any, affine: np.ndarray) -> np.ndarray:
-    """A DICOM volume on the voxels of ``affine`` (RAS), found by where they lie in the patient."""
-    index = np.stack(np.meshgrid(*map(np.arange, SHAPE), indexing="ij"), axis=-1).reshape(-1, 3)
-    world = np.c_[index, np.ones(len(index))] @ (np.diag([-1.0, -1, 1, 1]) @ affine).T
-    there = world @ np.linalg.inv(volume.affine).T
-    assert np.abs(there - there.round()).max() < 1e-3
-    return volume.array[tuple(there.round().astype(int)[:, :3].T)].reshape(SHAPE)
 
 
 @pytest.mark.parametrize("axes", [(0, 1, 2), (1, 2, 0), (0, 2, 1)], ids=["axial", "sagittal", "coronal"])
@@ -47,9 +38,9 @@ def test_what_is_written_is_read_at_the_same_place(tmp_path: Path, axes: tuple[i
     write_segmentation(tmp_path / "mask.dcm", scores > 0.6, image.affine, str(source), "Some")
     write_parametric_map(tmp_path / "map.dcm", scores, image.affine, str(source), "Some")
     mask = highdicom.imread(tmp_path / "mask.dcm").get_volume(dtype=np.uint8)
-    np.testing.assert_array_equal(at_the_same_place(mask, affine), np.rint(900 * VALUES) > 540)
+    np.testing.assert_array_equal(at_the_same_place(mask, affine, SHAPE), np.rint(900 * VALUES) > 540)
     found = highdicom.imread(tmp_path / "map.dcm").get_volume()
-    np.testing.assert_allclose(at_the_same_place(found, affine), np.rint(900 * VALUES) / 900, rtol=1e-6)
+    np.testing.assert_allclose(at_the_same_place(found, affine, SHAPE), np.rint(900 * VALUES) / 900, rtol=1e-6)
 
 
 def test_results_say_whose_they_are_and_what_they_came_from(tmp_path: Path) -> None:
