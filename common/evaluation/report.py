@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import io
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ import numpy as np
 import torch
 
 from common.errors import InputError
-from common.files import write_atomic
+from common.page import picture, plain, write_page
 
 __all__ = ["EXPLANATIONS", "case_figure", "write_report"]
 
@@ -144,37 +142,6 @@ def _numpy(value: Any) -> np.ndarray:
     return np.asarray(value.detach().cpu() if isinstance(value, torch.Tensor) else value, dtype=np.float32)
 
 
-_STYLE = """
-:root { color-scheme: light dark; --text: #1d2126; --faint: #5c6670; --line: #d9dee3; --page: #ffffff; --soft: #f5f7f9 }
-@media (prefers-color-scheme: dark) {
-  :root { --text: #e3e6ea; --faint: #9aa4ae; --line: #343b43; --page: #15181c; --soft: #1d2126 } }
-* { box-sizing: border-box }
-body { margin: 0 auto; padding: 2.5rem 1.25rem; max-width: 68rem; background: var(--page); color: var(--text);
-  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif }
-h1 { font-size: 1.6rem; font-weight: 600; margin: 0 0 .25rem } h3 { font-size: 1rem; font-weight: 600; margin: 0 }
-h2 { font-size: 1.15rem; font-weight: 600; margin: 2.5rem 0 .75rem; padding-top: 1rem;
-  border-top: 1px solid var(--line) }
-p, ul { max-width: 46rem } .scroll { overflow-x: auto }
-table { border-collapse: collapse; width: 100%; font-size: .9rem }
-caption { text-align: left; color: var(--faint); padding-bottom: .5rem }
-th, td { text-align: left; vertical-align: top; padding: .4rem .9rem .4rem 0; border-bottom: 1px solid var(--line) }
-thead th { color: var(--faint); font-weight: 500 } tbody th { font-weight: 500 } tr > .number {
-  text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; padding-right: 1.6rem }
-.meaning { color: var(--faint) }
-figure { margin: 1.5rem 0 } figure img { display: block; width: 100%; height: auto; background: #000;
-  border-radius: 4px; margin-top: .5rem } figcaption { color: var(--faint); font-size: .9rem; margin-top: .4rem }
-aside { background: var(--soft); border-left: 3px solid var(--faint); padding: .1rem 1.25rem; margin: 2.5rem 0 0 }
-aside h2 { border: 0; margin: .75rem 0 0; padding: 0 }
-"""
-
-_LIMITS = """<aside aria-labelledby="limits"><h2 id="limits">What this is not</h2>
-<p>This is not a medical device and no diagnosis. It is research software: it was not tested for clinical use and
-must not guide the care of a patient.</p>
-<p>An anomaly map shows where an image differs from what a model of healthy images would draw. That may be a lesion,
-and it may be a rare but healthy anatomy, another scanner, motion, or an error of the model; a lesion may also go
-unmarked. The pseudo-healthy image is a synthesis, not a picture of the person.</p></aside>"""
-
-
 def write_report(
     path: str | Path,
     title: str,
@@ -193,14 +160,14 @@ def write_report(
             under their own name. None and NaN are shown as a dash.
         notes: paragraphs on how the numbers came about: data, threshold, settings.
     """
-    parts = [f"<header><h1>{html.escape(title)}</h1></header>", "<main>"]
+    parts: list[str] = []
     if summary:
         cells = [[*EXPLANATIONS.get(key, (key, "")), value] for key, value in summary.items()]
         parts.append('<section><h2>Numbers</h2><div class="scroll"><table><caption>Over all cases</caption>')
         parts.append('<thead><tr><th scope="col">Number</th><th scope="col" class="number">Value</th>')
         parts.append('<th scope="col">Meaning</th></tr></thead><tbody>')
         parts += [
-            f'<tr><th scope="row">{html.escape(label)}</th><td class="number">{_text(value)}</td>'
+            f'<tr><th scope="row">{html.escape(label)}</th><td class="number">{plain(value)}</td>'
             f'<td class="meaning">{html.escape(meaning)}</td></tr>'
             for label, meaning, value in cells
         ]
@@ -211,15 +178,7 @@ def write_report(
         parts.append("</section>")
     if rows:
         parts += ["<section><h2>Cases</h2>", _case_table(rows), *(_case(row) for row in rows), "</section>"]
-    parts += ["</main>", _LIMITS]
-    page = (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head>\n<body>\n"
-        + "\n".join(parts)
-        + "\n</body></html>\n"
-    )
-    write_atomic(path, page.encode())
+    write_page(path, title, parts)
 
 
 def _case_table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -233,8 +192,8 @@ def _case_table(rows: Sequence[Mapping[str, Any]]) -> str:
         for key in columns
     )
     lines = "".join(
-        f'<tr><th scope="row">{_text(row.get("case"))}</th>'
-        + "".join(f'<td class="number">{_text(row.get(key))}</td>' for key in columns)
+        f'<tr><th scope="row">{plain(row.get("case"))}</th>'
+        + "".join(f'<td class="number">{plain(row.get(key))}</td>' for key in columns)
         + "</tr>\n"
         for row in rows
     )
@@ -248,20 +207,7 @@ def _case(row: Mapping[str, Any]) -> str:
     """Figure of one case, empty without one."""
     if "figure" not in row:
         return ""
-    name, data = _text(row.get("case")), base64.b64encode(row["figure"]).decode()
+    name = plain(row.get("case"))
     caption = html.escape(str(row.get("caption", "")))
     alt = f"Input, pseudo-healthy image and anomaly map of case {name}"
-    return (
-        f'<figure><h3>{name}</h3><img alt="{alt}" src="data:image/png;base64,{data}">'
-        f"<figcaption>{caption}</figcaption></figure>"
-    )
-
-
-def _text(value: Any) -> str:
-    """A number with four significant digits, an integer in full, a dash for nothing, all else as it is; escaped."""
-    value = value.item() if isinstance(value, (np.generic, torch.Tensor)) else value
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "–"
-    if isinstance(value, float):
-        return f"{value:.4g}" if not value.is_integer() else f"{value:.0f}"
-    return html.escape(f"{value:,}" if isinstance(value, int) else str(value))
+    return f"<figure><h3>{name}</h3>{picture(row['figure'], alt)}<figcaption>{caption}</figcaption></figure>"

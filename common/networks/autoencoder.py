@@ -59,6 +59,9 @@ class DenoisingAutoencoder(nn.Module):
         size_divisor: sizes of images are multiples of it.
     """
 
+    encoder_parts: tuple[str, ...] = ("down",)
+    """Modules that ``freeze`` takes for the encoder."""
+
     def __init__(self, spatial_dims: int, in_channels: int, *, channels: Sequence[int] = (64, 128, 256, 512)) -> None:
         super().__init__()
         self.spatial_dims, self.in_channels = spatial_dims, in_channels

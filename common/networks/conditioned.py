@@ -33,6 +33,9 @@ class ConditionedUNet(DenoisingUNet):
         **kwargs: of ``DenoisingUNet``.
     """
 
+    encoder_parts: tuple[str, ...] = (*DenoisingUNet.encoder_parts, "class_embedding", "encoder")
+    """Modules that ``freeze`` takes for the encoder."""
+
     def __init__(
         self, spatial_dims: int, in_channels: int, out_channels: int, *, encoder: ImageEncoder, **kwargs: Any
     ) -> None:

@@ -34,6 +34,9 @@ class DenoisingUNet(DiffusionModelUNet):
         InputError: ``attention_levels`` that are not booleans.
     """
 
+    encoder_parts: tuple[str, ...] = ("conv_in", "time_embed", "down_blocks")
+    """Modules that ``freeze`` takes for the encoder."""
+
     def __init__(
         self,
         spatial_dims: int,

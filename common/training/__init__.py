@@ -5,6 +5,7 @@ from common.training.coarse import CoarseNoiseBatch
 from common.training.conditioned import ConditionedBatch
 from common.training.corruption import MaskedCorruption
 from common.training.degradation import Degradation, DegradationBatch, Degraded
+from common.training.finetuning import Calibration, freeze
 from common.training.handlers import (
     Checkpoints,
     FiniteLoss,
@@ -16,10 +17,12 @@ from common.training.handlers import (
 from common.training.labelled import ClassBatch, ClassifierBatch, ReconstructionBatch, SegmentationBatch
 from common.training.masking import MaskedBatch
 from common.training.patched import PatchedBatch
+from common.training.progress import Progress, TrainingReport
 from common.training.variational import HybridLoss, variance_target
 from common.training.workflow import TrainingRun, ValidationRun, training_loader
 
 __all__ = [
+    "Calibration",
     "Checkpoints",
     "ClassBatch",
     "ClassifierBatch",
@@ -36,14 +39,17 @@ __all__ = [
     "MaskedCorruption",
     "MeanLoss",
     "PatchedBatch",
+    "Progress",
     "ReconstructionBatch",
     "ReproducibleEpochs",
     "SegmentationBatch",
     "TensorBoardDenoising",
     "TrainingPair",
+    "TrainingReport",
     "TrainingRun",
     "ValidationRun",
     "WeightsSaver",
+    "freeze",
     "training_loader",
     "variance_target",
 ]

@@ -13,15 +13,16 @@ import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import Checkpoint, DiskSaver
 from ignite.metrics import Loss
-from monai.data.utils import list_data_collate, set_rnd
+from monai.data.utils import set_rnd
 from monai.handlers import from_engine
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from common.diffusion import case_seed, to_image_range
+from common.diffusion import case_seed
 from common.errors import InputError
 from common.networks import save_weights
 from common.training.batch import DenoisingBatch
+from common.training.progress import denoising_grid, shown_cases
 
 __all__ = ["Checkpoints", "FiniteLoss", "MeanLoss", "ReproducibleEpochs", "TensorBoardDenoising", "WeightsSaver"]
 
@@ -141,13 +142,16 @@ class WeightsSaver:
         network: usually the averaged one.
         path: file to write; its hash goes beside it.
         rank: only rank 0 writes.
+        before: done first, on every rank; may put the best weights back.
     """
 
-    def __init__(self, network: nn.Module, path: str, rank: int = 0) -> None:
-        self.network, self.path, self.rank = network, path, rank
+    def __init__(self, network: nn.Module, path: str, rank: int = 0, before: Callable[[], None] | None = None) -> None:
+        self.network, self.path, self.rank, self.before = network, path, rank, before
 
     def attach(self, trainer: Engine) -> None:
         """Write at the end of the run."""
+        if self.before is not None:
+            trainer.add_event_handler(Events.COMPLETED, self.before)
         if self.rank == 0:
             trainer.add_event_handler(Events.COMPLETED, lambda: save_weights(self.network, self.path))
 
@@ -179,16 +183,9 @@ class TensorBoardDenoising:
         if idist.get_rank() == 0:
             evaluator.add_event_handler(Events.COMPLETED, self._draw)
 
-    @torch.no_grad()
     def _draw(self, evaluator: Engine) -> None:
         batch: Any = evaluator.state.batch  # decollated by now
-        items = [{key: torch.as_tensor(value) for key, value in item.items() if key != "case"} for item in batch]
-        shown = list_data_collate(items[: self.cases])
-        shown = {key: value.to(evaluator.state.device) for key, value in shown.items()}
-        rows = [shown["image"]]
-        for level in self.levels:
-            pictures = self.batch.show(self.network, shown, level)
-            rows += [to_image_range(each[: len(rows[0])]) for each in pictures]  # without twins
-        grid = torch.cat([torch.cat(list(row[:, 0].mT), dim=1) for row in rows])  # mT: pictures have x across
+        shown = shown_cases(batch, self.cases, evaluator.state.device)
+        grid = denoising_grid(self.batch, self.network, shown, self.levels)
         with SummaryWriter(self.log_dir) as writer:
-            writer.add_image("denoising", grid.clamp(0, 1).cpu(), evaluator.state.epoch, dataformats="HW")
+            writer.add_image("denoising", grid, evaluator.state.epoch, dataformats="HW")

@@ -21,6 +21,7 @@ from common.training.handlers import (
     TensorBoardDenoising,
     WeightsSaver,
 )
+from common.training.progress import Progress, TrainingReport
 
 __all__ = ["TrainingRun", "ValidationRun", "training_loader"]
 
@@ -41,10 +42,13 @@ class TrainingRun:
         ema: its average, which is validated and shipped.
         optimizer: of the network.
         lr_scheduler: advanced after each iteration.
+        batch: makes the states that the report shows.
+        validator: whose key metric is the loss on held-out scans.
         dataset: of the training, seeded at each epoch.
-        output_dir: TensorBoard's logs, ``checkpoints/`` and ``model.pt`` go there.
+        output_dir: TensorBoard's logs, ``checkpoints/``, ``model.pt`` and ``training_report.html`` go there.
         save_interval: epochs between checkpoints.
         resume: a checkpoint to go on from.
+        patience: validations without a better loss before training ends with the best network (see ``Progress``).
         seed: of the run.
         rank: of the process; only the first logs and writes.
     """
@@ -56,15 +60,20 @@ class TrainingRun:
         ema: EMAHandler,
         optimizer: Any,
         lr_scheduler: Any,
+        batch: DenoisingBatch,
+        validator: Engine,
         dataset: Dataset,
         output_dir: str,
         save_interval: int = 1,
         resume: str = "",
+        patience: int = 0,
         seed: int = 0,
         rank: int = 0,
     ) -> None:
         loss = from_engine(["loss"], first=True)
+        progress = Progress(ema.ema_model, optimizer, validator, patience)
         objects = {"network": network, "ema": ema.ema_model, "optimizer": optimizer, "lr_scheduler": lr_scheduler}
+        objects["progress"] = progress
         logs = [
             TensorBoardStatsHandler(log_dir=output_dir, tag_name="train_loss", output_transform=loss),
             ProgressBar(persist=True),
@@ -76,8 +85,10 @@ class TrainingRun:
             *(logs if rank == 0 else []),
             ema,
             ReproducibleEpochs(seed, dataset, rank),
+            progress,
             Checkpoints(objects, f"{output_dir}/checkpoints", save_interval, resume),
-            WeightsSaver(ema.ema_model, f"{output_dir}/model.pt", rank),
+            WeightsSaver(ema.ema_model, f"{output_dir}/model.pt", rank, progress.restore_best),
+            TrainingReport(progress, batch, f"{output_dir}/training_report.html", rank),
         ]
 
     def attach(self, trainer: Engine) -> None:
