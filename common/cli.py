@@ -20,28 +20,32 @@ __all__ = ["Zoo", "main"]
 class Zoo:
     """Find and outline anomalies in medical images with diffusion models."""
 
-    def check(self, dataset: str, channels: int | None = None, split: str | None = None) -> None:
+    def check(self, dataset: str, channels: int | None = None, split: str | None = None, json: bool = False) -> None:
         """Check every file of a data set and print what is wrong, file by file; exit code 1 if there are errors.
 
         Args:
             dataset: a folder of NIfTI, PNG or JPEG files, a tree of DICOM series, one image, or a datalist.
             channels: how many channels each image must have.
             split: look at this split of a datalist only.
+            json: print one JSON object for machines instead: cases with their names and files, and the problems.
         """
         from common.data.discovery import discover
-        from common.data.integrity import check_cases, table
+        from common.data.integrity import check_cases, report, table
 
-        cases = discover(str(dataset), split=None if split is None else str(split))
+        cases = discover(str(dataset), split=None if split is None else str(split), strict=False)
         problems = check_cases(cases, channels=channels)
         errors = sum(problem.severity == "error" for problem in problems)
-        if problems:
+        if json:
+            print(report(cases, problems))
+        elif problems:
             print(table(problems))
             print(f"{len(cases)} cases, {errors} error(s), {len(problems) - errors} warning(s)")
         else:
             print(f"{len(cases)} cases, no problem found")
         if errors:
             raise SystemExit(1)
-        print(_summary(cases))
+        if not json:
+            print(_summary(cases))
 
     def list(self, bundles: str | None = None) -> None:
         """List the bundles: name, version, supervision, description.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from common.cli import main
-from tests.data.files import nifti, picture
+from tests.data.files import RANDOM, dicom_folder, nifti, picture
 
 
 def code(*words: object) -> int:
@@ -30,10 +30,11 @@ def bundle(folder: Path, name: str, **metadata: object) -> None:
 def test_check_of_a_good_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     nifti(tmp_path / "a.nii.gz")
     nifti(tmp_path / "a_mask.nii.gz", np.eye(12, 10, dtype=np.uint8)[..., None].repeat(9, 2))
-    nifti(tmp_path / "b.nii.gz")
+    nifti(tmp_path / "b.nii.gz", RANDOM)
+    nifti(tmp_path / "b_mask.nii.gz", np.eye(12, 10, dtype=np.uint8)[..., None].repeat(9, 2))
     assert code("check", tmp_path) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines == ["2 cases, no problem found", "2 NIfTI; 12 x 10 x 9; 1 with mask, 0 with brain_mask, 0 with label"]
+    assert lines == ["2 cases, no problem found", "2 NIfTI; 12 x 10 x 9; 2 with mask, 0 with brain_mask, 0 with label"]
 
 
 def test_check_names_every_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,6 +45,23 @@ def test_check_names_every_error(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert f"{tmp_path / 'a.png'}  has 1 channel(s), 3 expected" in out
     assert f"{tmp_path / 'b.png'}  is empty (0 bytes)" in out
     assert out.splitlines()[-1] == "2 cases, 2 error(s), 0 warning(s)"
+
+
+def test_check_for_machines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dicom_folder(tmp_path / "good")
+    dicom_folder(tmp_path / "gap", "1.2.3.5", depths=(0, 2, 6, 8))
+    for uid in ("1.2.3.6", "1.2.3.7"):
+        dicom_folder(tmp_path / "mixed", uid)
+    assert code("check", tmp_path, "--json") == 1
+    found = json.loads(capsys.readouterr().out)
+    assert {case["case"]: case["image"] for case in found["cases"]} == {
+        name: str(tmp_path / name) for name in ("gap", "good", "mixed")
+    }
+    assert (found["errors"], found["warnings"]) == (2, 0)
+    told = {problem["file"]: problem["problem"] for problem in found["problems"]}
+    assert "DICOM series 1.2.3.5 has a gap" in told[str(tmp_path / "gap")]
+    assert "1.2.3.6" in told[str(tmp_path / "mixed")]
+    assert "1.2.3.7" in told[str(tmp_path / "mixed")]
 
 
 def test_check_of_warnings_only_succeeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

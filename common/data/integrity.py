@@ -2,40 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from typing import Any, Literal
 
 import numpy as np
 from tqdm import tqdm
 
+from common.data.consistency import Facts, Problem, odd_ones, shared_subjects
 from common.data.formats import Image, load
 from common.errors import InputError
 
-__all__ = ["Problem", "check_case", "check_cases", "table", "verify"]
+__all__ = ["Problem", "check_case", "check_cases", "report", "table", "verify"]
 
 _LOG = logging.getLogger(__name__)
 _SMALLEST_SIDE = 8
 _SAME_AFFINE = 1e-3
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong with one file.
-
-    Args:
-        file: the file, folder or subject.
-        problem: what is wrong.
-        remedy: what to do about it.
-        severity: an ``error`` would give a wrong result or none; a ``warning`` may be meant so.
-    """
-
-    file: str
-    problem: str
-    remedy: str
-    severity: Literal["error", "warning"] = "error"
 
 
 def check_case(
@@ -52,6 +38,13 @@ def check_case(
     Returns:
         the problems found, an empty list for none.
     """
+    return _examine(case, channels, spatial_dims)[0]
+
+
+def _examine(
+    case: Mapping[str, Any], channels: int | None, spatial_dims: Sequence[int]
+) -> tuple[list[Problem], Facts | None]:
+    """The problems of a case, and what its images are like, if they can be read."""
     parts = case["image"] if isinstance(case["image"], list) else [case["image"]]
     problems: list[Problem] = []
     images = [image for part in parts if (image := _load(part, problems)) is not None]
@@ -66,6 +59,7 @@ def check_case(
     twin = _load(case["twin"], problems) if "twin" in case else None
     if twin is not None and images:
         problems += _same_space(case["twin"], twin, parts[0], images[0])
+    masks = {}
     for role in ("mask", "brain_mask"):
         if role not in case:
             continue
@@ -73,13 +67,15 @@ def check_case(
         if mask is not None:
             problems += _mask(case[role], mask, role)
             problems += _same_space(case[role], mask, parts[0], images[0]) if images else []
-    return problems
+            masks[role] = mask
+    problems += _contradictions(case, masks)
+    return problems, Facts.of(case, images) if len(images) == len(parts) else None
 
 
 def check_cases(
     cases: Sequence[Mapping[str, Any]], *, channels: int | None = None, spatial_dims: Sequence[int] = (2, 3)
 ) -> list[Problem]:
-    """Check every case, and that no subject stands in two splits.
+    """Check every case, and the cases against each other: subjects in two splits, images that come twice, odd ones.
 
     Args:
         cases: as ``discover`` gives them.
@@ -90,10 +86,13 @@ def check_cases(
         the problems found, in the order of the cases.
     """
     problems: list[Problem] = []
+    facts: list[Facts] = []
     quiet = len(cases) <= 20 or not sys.stderr.isatty()
     for case in tqdm(cases, desc="checking", unit="case", disable=quiet):
-        problems += check_case(case, channels=channels, spatial_dims=spatial_dims)
-    return [*problems, *_shared_subjects(cases)]
+        found, fact = _examine(case, channels, spatial_dims)
+        problems += found
+        facts += [fact] if fact else []
+    return [*problems, *shared_subjects(cases), *odd_ones(facts)]
 
 
 def verify(
@@ -137,21 +136,36 @@ def table(problems: Sequence[Problem]) -> str:
     return "\n".join(f"{row[0]:<{first}}  {row[1]:<{second}}  {row[2]}" for row in rows)
 
 
-def _shared_subjects(cases: Sequence[Mapping[str, Any]]) -> Iterator[Problem]:
-    splits: dict[str, set[str]] = {}
-    for case in cases:
-        if "subject" in case and "split" in case:
-            # `training_healthy` and `training_diseased` are two parts of one split.
-            splits.setdefault(str(case["subject"]), set()).add(str(case["split"]).split("_")[0])
-    shared: dict[str, list[str]] = {}
-    for subject, names in splits.items():
-        if len(names) > 1:
-            shared.setdefault(", ".join(sorted(names)), []).append(subject)
-    for together, subjects in shared.items():
-        more = f" and {len(subjects) - 5} more" if len(subjects) > 5 else ""
-        problem = f"stands in several splits: {together}"
-        remedy = "keep each subject in one split"
-        yield Problem(f"subject {', '.join(subjects[:5])}{more}", problem, remedy, "warning")
+def report(cases: Sequence[Mapping[str, Any]], problems: Sequence[Problem]) -> str:
+    """The outcome of a check as JSON text: ``cases``, ``problems`` with all their fields, and their counts."""
+    counts = Counter(problem.severity for problem in problems)
+    content = {
+        "cases": list(cases),
+        "problems": [asdict(problem) for problem in problems],
+        "errors": counts["error"],
+        "warnings": counts["warning"],
+    }
+    return json.dumps(content, indent=2, ensure_ascii=False, default=str)
+
+
+def _contradictions(case: Mapping[str, Any], masks: Mapping[str, Image]) -> Iterator[Problem]:
+    """What the parts of a case say against each other."""
+    mask = masks.get("mask")
+    if mask is None:
+        return
+    lesion = mask.array > (127 if mask.array.max() > 1 else 0.5)
+    label, marked = case.get("label"), int(lesion.sum())
+    if label == 0 and marked:
+        problem = f"marks {marked} voxels of a case whose label says healthy (0)"
+        yield Problem(case["mask"], problem, "correct the label, or take the mask away")
+    elif label and not marked:
+        yield Problem(case["mask"], f"marks nothing in a case of label {label}", "check which is right", "warning")
+    brain = masks.get("brain_mask")
+    if brain is not None and marked and brain.array.shape == lesion.shape:
+        outside = float((lesion & ~(brain.array > 0)).sum()) / marked
+        if outside > 0.05:
+            problem = f"lies outside its brain mask by {outside:.0%}, which is not looked at"
+            yield Problem(case["mask"], problem, "make sure that both masks are of this image", "warning")
 
 
 def _load(path: str, problems: list[Problem]) -> Image | None:

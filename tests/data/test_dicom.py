@@ -13,7 +13,7 @@ from common.data import check_sources, discover, require_highdicom, write_parame
 from common.data.privacy import names_patient
 from common.errors import InputError
 from tests.bundles.synthetic import oblique
-from tests.data.files import dicom, nifti, picture
+from tests.data.files import dicom, finds, nifti, picture
 from tests.dicom import PATIENT, PRIVATE, at_the_same_place, write_series
 
 SHAPE = (9, 14, 5)
@@ -103,6 +103,16 @@ def test_packages_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "highdicom" else found(name))
     with pytest.raises(InputError, match=r"needs the package highdicom.*pip install"):
         require_highdicom()
+
+
+def test_an_enhanced_file_is_refused(tmp_path: Path) -> None:
+    """One file with all slices: readers disagree about where these lie."""
+    source = series(tmp_path / "s")
+    slices = [pydicom.dcmread(file) for file in sorted(source.iterdir())]
+    uid = highdicom.UID
+    enhanced = highdicom.legacy.LegacyConvertedEnhancedMRImage(slices, uid(), 1, uid(), 1)
+    enhanced.save_as(tmp_path / "enhanced.dcm", enforce_file_format=True)
+    finds(tmp_path / "enhanced.dcm", "is a multi-frame object", "one file a slice")
 
 
 # Names

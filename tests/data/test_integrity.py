@@ -119,14 +119,15 @@ def test_a_mask_in_colour(tmp_path: Path) -> None:
 
 
 def test_a_subject_in_two_splits_is_a_warning(tmp_path: Path) -> None:
-    image = str(nifti(tmp_path / "a.nii"))
     cases = [
-        {"image": image, "subject": subject, "split": split}
-        for subject, split in (
-            ("7", "training_healthy"),
-            ("7", "training_diseased"),
-            ("8", "training_healthy"),
-            ("8", "validation"),
+        {"image": str(nifti(tmp_path / f"{index}.nii", RANDOM + index)), "subject": subject, "split": split}
+        for index, (subject, split) in enumerate(
+            (
+                ("7", "training_healthy"),
+                ("7", "training_diseased"),
+                ("8", "training_healthy"),
+                ("8", "validation"),
+            )
         )
     ]
     found = check_cases(cases)
@@ -169,3 +170,58 @@ def test_checking_leaves_the_files_alone(tmp_path: Path) -> None:
         check_case({"image": str(path)})
     assert (path.read_bytes(), os.stat(path).st_mtime_ns) == before
     assert [child.name for child in tmp_path.iterdir()] == ["a.nii.gz"]
+
+
+# The parts of a case, and cases, against each other
+
+
+def test_a_mask_that_contradicts_its_label(tmp_path: Path) -> None:
+    image = nifti(tmp_path / "a.nii")
+    marked = str(nifti(tmp_path / "m.nii", (RANDOM > 0.5).astype(np.uint8)))
+    marks = f"marks {int((RANDOM > 0.5).sum())} voxels of a case whose label says healthy"
+    found = check_case({"image": str(image), "mask": marked, "label": 0})
+    assert [(problem.file, problem.severity) for problem in found] == [(marked, "error")]
+    assert marks in found[0].problem
+    empty = str(nifti(tmp_path / "e.nii", np.zeros(SHAPE, np.uint8)))
+    (_, found_empty) = check_case({"image": str(image), "mask": empty, "label": 1})
+    assert (found_empty.severity, found_empty.problem) == ("warning", "marks nothing in a case of label 1")
+    assert check_case({"image": str(image), "mask": marked, "label": 1}) == []
+
+
+def test_a_lesion_outside_the_brain(tmp_path: Path) -> None:
+    half = np.zeros(SHAPE, np.uint8)
+    half[:6] = 1
+    mask, brain = np.zeros(SHAPE, np.uint8), str(nifti(tmp_path / "b.nii", half))
+    mask[4:8] = 1
+    case = {"image": str(nifti(tmp_path / "a.nii")), "mask": str(nifti(tmp_path / "m.nii", mask)), "brain_mask": brain}
+    (found,) = check_case(case)
+    assert "lies outside its brain mask by 50%" in found.problem
+
+
+def test_an_image_that_comes_twice(tmp_path: Path) -> None:
+    first, second = (str(nifti(tmp_path / name, RANDOM)) for name in ("a.nii", "b.nii.gz"))
+    (found,) = check_cases([{"image": first, "split": "training"}, {"image": second, "split": "validation"}])
+    assert (found.file, found.severity) == (second, "warning")
+    assert found.problem == f"has the very voxels of {first}, in another split (training and validation)"
+    (found,) = check_cases([{"image": first}, {"image": second}])
+    assert found.problem == f"has the very voxels of {first}"
+
+
+def test_cases_unlike_the_others(tmp_path: Path) -> None:
+    spots = (RANDOM > 0.5).astype(np.uint8)
+    cases = [
+        {"image": str(nifti(tmp_path / f"{index}.nii", RANDOM + index)), "mask": str(nifti(tmp_path / "m.nii", spots))}
+        for index in range(5)
+    ]
+    assert check_cases(cases) == []
+    thick = str(nifti(tmp_path / "thick.nii", RANDOM + 7, AFFINE @ np.diag([1.0, 1, 4, 1])))
+    coloured = str(picture(tmp_path / "c.png", mode="RGB"))
+    found = check_cases([*cases, {"image": thick, "label": 0}, {"image": coloured}])
+    assert [(problem.file, problem.severity) for problem in found] == [
+        (coloured, "warning"),
+        (thick, "warning"),
+        (coloured, "warning"),
+    ]
+    assert found[0].problem == "has 3 channel(s), most images have 1"
+    assert found[1].problem == "has voxels of 1 x 1 x 8 mm, usual are 1 x 1 x 2 mm"
+    assert "neither a mask nor the label 0" in found[2].problem
