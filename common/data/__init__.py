@@ -7,7 +7,7 @@ from typing import Literal
 
 from common.data.cases import FAILURE, CaseDataset, failure_reason
 from common.data.dicom import check_sources, require_highdicom, write_parametric_map, write_segmentation
-from common.data.discovery import Case, discover
+from common.data.discovery import Case, dataset_name, discover
 from common.data.integrity import Problem, check_cases, table, verify
 from common.data.preprocessing import Preprocessing, SliceTraining
 from common.diffusion import case_seed
@@ -22,6 +22,7 @@ __all__ = [
     "SliceTraining",
     "check_cases",
     "check_sources",
+    "dataset_name",
     "discover",
     "failure_reason",
     "load_cases",

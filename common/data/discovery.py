@@ -15,7 +15,7 @@ from common.data.kinds import dicom_series, is_dicom, kind, stem
 from common.data.privacy import private_name
 from common.errors import InputError
 
-__all__ = ["Case", "discover"]
+__all__ = ["Case", "dataset_name", "discover"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -63,6 +63,13 @@ def discover(dataset_dir: str | Path, split: str | None = None, *, strict: bool 
     if strict:
         _refuse_missing(cases, root)
     return [{key: value for key, value in case.items() if key != "where"} for case in cases]
+
+
+def dataset_name(dataset_dir: str | Path) -> str:
+    """What to call a data set where results are written down: its last folder, unless that tells a patient's name."""
+    root = Path(os.path.abspath(Path(dataset_dir).expanduser()))
+    first = next((path for path in ([root] if root.is_file() else _files(root)) if kind(path)), None)
+    return root.name if first is None else private_name(root.name, str(first))
 
 
 def _files(root: Path) -> Iterator[Path]:

@@ -9,7 +9,14 @@ import numpy as np
 import pydicom
 import pytest
 
-from common.data import check_sources, discover, require_highdicom, write_parametric_map, write_segmentation
+from common.data import (
+    check_sources,
+    dataset_name,
+    discover,
+    require_highdicom,
+    write_parametric_map,
+    write_segmentation,
+)
 from common.data.privacy import names_patient
 from common.errors import InputError
 from tests.bundles.synthetic import oblique
@@ -148,6 +155,15 @@ def test_a_file_does_not_tell_either(tmp_path: Path) -> None:
     source = series(tmp_path / "s")
     file = next(source.iterdir()).rename(tmp_path / "Rosenbaum, O.dcm")
     assert discover(file)[0]["case"].startswith("series_")
+
+
+def test_a_data_set_is_not_called_after_a_patient(tmp_path: Path) -> None:
+    series(tmp_path / "Rosenbaum" / "T1")
+    assert dataset_name(tmp_path / "Rosenbaum").startswith("series_")
+    (tmp_path / "Rosenbaum").rename(tmp_path / "healthy_2024")
+    assert dataset_name(tmp_path / "healthy_2024") == "healthy_2024"
+    nifti(tmp_path / "volumes" / "a.nii.gz")
+    assert dataset_name(tmp_path / "volumes") == "volumes"
 
 
 def test_words_that_are_only_alike() -> None:
