@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -97,7 +99,7 @@ class Preprocessing(Compose):
         size = [int(spatial_size[0]), int(spatial_size[1]), -1]
         options: dict[str, Any] = {"allow_missing_keys": True}
         steps: list[Any] = [
-            LoadImaged(_IMAGES, ensure_channel_first=True, image_only=True, **options),
+            _loader(),
             EnsureTyped(_IMAGES, dtype=torch.float32, **options),
             PicturesToVolumesd(_IMAGES, slice_mm),
             Orientationd(_IMAGES, axcodes=_AXES, labels=None, **options),
@@ -123,6 +125,14 @@ class Preprocessing(Compose):
             SelectItemsd(_KEPT, **options),
         ]
         super().__init__(steps)
+
+
+def _loader() -> LoadImaged:
+    """MONAI's reader of images; that a decoder for GPUs is missing, which it says where pydicom is, concerns nobody."""
+    logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
+        return LoadImaged(_IMAGES, ensure_channel_first=True, image_only=True, allow_missing_keys=True)
 
 
 def _pair(name: str, value: Sequence[float] | str | None) -> tuple[float, float] | None:
