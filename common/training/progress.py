@@ -187,6 +187,7 @@ def denoising_grid(
 def _curves(progress: Progress) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(8, 3.2), dpi=150, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
@@ -197,6 +198,7 @@ def _curves(progress: Progress) -> bytes:
     if progress.best:
         axis.axvline(progress.best[0], color="#d55e00", linewidth=1, linestyle=":", label="best")
     axis.set(xlabel="epoch", ylabel="loss", yscale="log")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.legend(frameon=False)
     return _saved(figure)
 
