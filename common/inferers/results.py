@@ -65,7 +65,7 @@ class ResultWriter:
     Args:
         output_dir: made if missing.
         inferer: asked for the network evaluations.
-        journal: told of each case, and writes the summary at the end.
+        journal: told of each case, and writes the summary at the end; without one there is no going on.
         output_format: ``nifti``, ``dicom`` or ``both``; ``inference_cases`` has made sure that it can be written.
         keys: of the post-processed output to write as NIfTI.
     """
@@ -74,11 +74,12 @@ class ResultWriter:
         self,
         output_dir: str | Path,
         inferer: AnomalyInferer,
-        journal: Journal,
+        journal: Journal | None = None,
         output_format: Literal["nifti", "dicom", "both"] = "nifti",
         keys: Sequence[str] = ("anomaly_map", "anomaly_mask", "pseudo_healthy"),
     ) -> None:
-        self.output_dir, self.inferer, self.journal = Path(output_dir), inferer, journal
+        self.output_dir, self.inferer = Path(output_dir), inferer
+        self.journal = Journal(output_dir, {}, ()) if journal is None else journal
         self.output_format, self.keys = output_format, tuple(keys)
         self.counted = (0, 0)
 

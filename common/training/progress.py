@@ -16,6 +16,7 @@ from monai.data import list_data_collate
 from torch import Tensor, nn
 
 from common.diffusion import to_image_range
+from common.errors import InputError
 from common.page import picture, plain, write_page
 from common.training.batch import DenoisingBatch
 
@@ -33,9 +34,14 @@ class Progress:
         validator: whose key metric counts.
         patience: validations without a better loss before training ends; 0 never ends it, and the last network is
             the result, not the best.
+
+    Raises:
+        InputError: patience without a validator.
     """
 
-    def __init__(self, network: nn.Module, optimizer: Any, validator: Any, patience: int = 0) -> None:
+    def __init__(self, network: nn.Module, optimizer: Any, validator: Any = None, patience: int = 0) -> None:
+        if patience and validator is None:
+            raise InputError(f"patience {patience}", "needs a validation", "give a validator, or patience 0")
         self.network, self.optimizer, self.validator, self.patience = network, optimizer, validator, patience
         self.training: list[list[float]] = []
         self.validation: list[list[float]] = []
@@ -77,6 +83,8 @@ class Progress:
     def _epoch(self, trainer: Engine) -> None:
         epoch, rate = trainer.state.epoch, float(self.optimizer.param_groups[0]["lr"])
         self.training.append([epoch, math.fsum(self.losses) / max(len(self.losses), 1), rate])
+        if self.validator is None:
+            return
         state = self.validator.state
         if state.epoch != epoch or state.key_metric_name not in state.metrics:
             return  # no validation in this epoch
@@ -97,7 +105,7 @@ class TrainingReport:
 
     Args:
         progress: of the training.
-        batch: makes the states that the network is shown.
+        batch: makes the states that the network is shown; None shows none.
         path: of the page.
         rank: only the first process writes.
         levels: of the states to show.
@@ -107,7 +115,7 @@ class TrainingReport:
     def __init__(
         self,
         progress: Progress,
-        batch: DenoisingBatch,
+        batch: DenoisingBatch | None,
         path: str | Path,
         rank: int = 0,
         levels: Sequence[int] = (100, 300, 600),
@@ -119,8 +127,9 @@ class TrainingReport:
 
     def attach(self, trainer: Engine) -> None:
         """Keep a few validation images, and write when training has ended."""
-        if self.rank == 0:
+        if self.rank == 0 and self.progress.validator is not None:
             self.progress.validator.add_event_handler(Events.COMPLETED, self._keep)
+        if self.rank == 0:
             trainer.add_event_handler(Events.COMPLETED, self._write)
 
     def _keep(self, validator: Engine) -> None:
@@ -152,7 +161,7 @@ class TrainingReport:
             "<p>Validation that rises while training falls is over-fitting. Both flat from the start: the "
             "preprocessing, the brain mask or the learning rate deserve a look.</p></section>"
         )
-        if self.shown:
+        if self.shown and self.batch is not None:
             grid = denoising_grid(self.batch, progress.network, self.shown, self.levels)
             samples = picture(_png(grid), "Rows of images, corrupted images and what the network makes of them")
             parts.append(

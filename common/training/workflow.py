@@ -42,10 +42,10 @@ class TrainingRun:
         ema: its average, which is validated and shipped.
         optimizer: of the network.
         lr_scheduler: advanced after each iteration.
-        batch: makes the states that the report shows.
-        validator: whose key metric is the loss on held-out scans.
         dataset: of the training, seeded at each epoch.
         output_dir: TensorBoard's logs, ``checkpoints/``, ``model.pt`` and ``training_report.html`` go there.
+        batch: makes the states that the report shows; without it there are none.
+        validator: whose key metric is the loss on held-out scans; without it there is no patience.
         save_interval: epochs between checkpoints.
         resume: a checkpoint to go on from.
         patience: validations without a better loss before training ends with the best network (see ``Progress``).
@@ -60,10 +60,10 @@ class TrainingRun:
         ema: EMAHandler,
         optimizer: Any,
         lr_scheduler: Any,
-        batch: DenoisingBatch,
-        validator: Engine,
         dataset: Dataset,
         output_dir: str,
+        batch: DenoisingBatch | None = None,
+        validator: Engine | None = None,
         save_interval: int = 1,
         resume: str = "",
         patience: int = 0,
