@@ -1,4 +1,4 @@
-"""The command line: ``anomaly-zoo check | list | table | plant | demo``."""
+"""The command line: ``anomaly-zoo check | list | table | plant | demo``, and releases: ``package`` to ``new``."""
 
 from __future__ import annotations
 
@@ -120,6 +120,93 @@ class Zoo:
         """
         importlib.import_module("common.demo").run(str(output_dir), str(bundle), num_inference_steps)
 
+    def package(
+        self,
+        *names: str,
+        out: str = "dist",
+        bundles: str | None = None,
+        base_url: str | None = None,
+        replace: bool = False,
+    ) -> None:
+        """Make releases: one zip a bundle, which is always the same for the same files, with hashes and an index.
+
+        Args:
+            names: of bundles, or their folders; none for all.
+            out: where the zips, SHA256SUMS and model_info.json go.
+            bundles: the folder that holds the bundles, as of ``list``.
+            base_url: the address at which the zips will lie.
+            replace: write over a release of the same version that has other content.
+        """
+        from common.release import package
+
+        for path in package(_named(names, bundles), str(out), base_url=base_url, replace=replace):
+            print(path)
+
+    def download(self, name: str, source: str, version: str | None = None, bundle_dir: str = ".") -> None:
+        """Download a release, check it against its hashes, and unpack it; all of it or nothing.
+
+        Args:
+            name: of the bundle.
+            source: the folder or address that holds the zips and SHA256SUMS.
+            version: by default the latest.
+            bundle_dir: where the bundle's folder goes.
+        """
+        from common.release import download
+
+        print(download(str(name), str(source), None if version is None else str(version), str(bundle_dir)))
+
+    def verify(self, bundle: str, manifest_sha256: str | None = None) -> None:
+        """Compare every file of an unpacked release with its manifest; exit code 1 if one that would be read differs.
+
+        Args:
+            bundle: its folder.
+            manifest_sha256: of the manifest, from the release's model_info.json, which shows that nobody rewrote it.
+        """
+        from common.release import verify_bundle
+
+        findings = verify_bundle(str(bundle), None if manifest_sha256 is None else str(manifest_sha256))
+        for finding in findings:
+            print(f"{finding.severity:<6} {finding.file} {finding.problem}")
+        errors = sum(finding.severity == "error" for finding in findings)
+        print(f"{bundle}: {errors} error(s)" if errors else f"{bundle}: every file is as it was released")
+        if errors:
+            raise SystemExit(1)
+
+    def export(
+        self,
+        bundle: str,
+        output: str,
+        format: str | None = None,
+        network: str = "network_def",
+        bundles: str | None = None,
+    ) -> None:
+        """Write a network as a file that runs without MONAI: inputs are image, noise level and what else it takes.
+
+        Args:
+            bundle: its name or folder.
+            output: the file.
+            format: pt2 (torch.export) or onnx; by default what the file's name ends in.
+            network: id of its definition in inference.json.
+            bundles: the folder that holds the bundles, as of ``list``.
+        """
+        from common.release.export import export
+
+        made = export(_named([bundle], bundles)[0], str(output), format, network)
+        sizes = "any size and batch" if made["free"] else "any batch"
+        print(f"{output}: {', '.join(made['inputs'])}; {sizes}; differs by {made['largest_difference']:.1g} at most")
+
+    def new(self, name: str, like: str = "ddpm", bundles: str | None = None) -> None:
+        """Begin a new bundle: a whole one that runs, with the one method to fill in.
+
+        Args:
+            name: of the bundle.
+            like: the bundle whose configs, network and weights it begins with.
+            bundles: the folder that gets it, as of ``list``.
+        """
+        from common.release.scaffold import new_bundle
+
+        print(new_bundle(str(name), _named([like], bundles)[0], _bundle_folder(bundles)))
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; input that cannot be used ends in one line on stderr and exit code 2.
@@ -143,6 +230,19 @@ def _bundle_folder(bundles: str | None) -> Path:
         if folder.is_dir():
             return folder
     raise InputError(folders[-1], "is no folder", "give the folder that holds the bundles with --bundles")
+
+
+def _named(names: Sequence[str], bundles: str | None) -> list[Path]:
+    """Folders of bundles given by name or as folders; of all bundles if none is given."""
+    if not names:
+        return sorted(file.parents[1] for file in _bundle_folder(bundles).glob("*/configs/metadata.json"))
+    found = []
+    for name in map(str, names):
+        folder = Path(name) if Path(name, "configs").is_dir() else _bundle_folder(bundles) / name
+        if not (folder / "configs" / "metadata.json").is_file():
+            raise InputError(name, "is no bundle", "give the name of a bundle (see 'anomaly-zoo list'), or its folder")
+        found.append(folder)
+    return found
 
 
 def _row(file: Path) -> tuple[str, str, str, str]:

@@ -1,7 +1,8 @@
-"""Writing files that are whole or not there."""
+"""Writing files that are whole or not there, and the hashes of files."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -12,7 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["write_atomic", "write_json"]
+__all__ = ["sha256", "write_atomic", "write_json"]
+
+
+def sha256(path: str | Path) -> str:
+    """SHA-256 of a file, as hexadecimal text."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_atomic(path: str | Path, data: bytes) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 from typing import TypeVar
@@ -11,18 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import InputError
-from common.files import write_atomic
+from common.files import sha256, write_atomic
 
 __all__ = ["HASH_FILE", "check_weights", "load_weights", "save_weights", "sha256"]
 
 HASH_FILE = "SHA256SUMS"
 Network = TypeVar("Network", bound=nn.Module)
-
-
-def sha256(path: str | Path) -> str:
-    """SHA-256 of a file, as hexadecimal text."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_weights(path: str | Path) -> None:
