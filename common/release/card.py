@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 __all__ = ["model_card"]
 
 _CREATIVE_COMMONS = re.compile(r"\bCC (BY(?:-[A-Z]{2})*)[ -](\d\.\d)\b")
@@ -23,6 +21,8 @@ def model_card(bundle: Path, metadata: Mapping[str, Any]) -> str:
         bundle: its folder, with ``docs/README.md`` and ``docs/data_license.txt``.
         metadata: its metadata.
     """
+    import yaml  # of who makes releases; who has one may lack it
+
     weights = _CREATIVE_COMMONS.search((bundle / "docs" / "data_license.txt").read_text(encoding="utf-8"))
     licences = ["apache-2.0"]
     if weights:
