@@ -58,9 +58,12 @@ def _names_of(requirements: Iterable[str]) -> set[str]:
 
 def _distribution(module: str) -> str | None:
     """The package that a module belongs to; of several the one that is called like it."""
-    found = [] if module in sys.stdlib_module_names else _distributions().get(module, [])
-    names = [canonicalize_name(name) for name in found]
-    return module if module in names else next(iter(names), None)
+    if module in sys.stdlib_module_names:
+        return None
+    try:  # one that is called like it: `itk` is spread over several
+        return canonicalize_name(metadata.distribution(module).name)
+    except metadata.PackageNotFoundError:
+        return next(map(canonicalize_name, _distributions().get(module, [])), None)
 
 
 @cache
