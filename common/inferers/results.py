@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 from ignite.engine import Engine, Events
 from monai.data import MetaTensor
-from monai.transforms import Compose, FlattenSubKeysd, Invertd, InvertibleTransform, Transform
+from monai.transforms import Compose, CopyItemsd, FlattenSubKeysd, Invertd, InvertibleTransform, Transform
 
 from common.data import failure_reason, write_parametric_map, write_segmentation
 from common.inferers.base import AnomalyInferer
@@ -51,6 +51,7 @@ def postprocessing(clean: Transform, invert: InvertibleTransform | None = None) 
     if invert is not None:
         nearest = [key == "anomaly_mask" for key in keys]
         steps.append(Invertd(keys, invert, orig_keys="image", nearest_interp=nearest, allow_missing_keys=True))
+        steps.append(CopyItemsd("anomaly_mask", names="pred"))  # the label that MONAI Label shows
     return Compose(steps)
 
 
