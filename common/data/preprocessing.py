@@ -99,6 +99,8 @@ class Preprocessing(Compose):
         size = [int(spatial_size[0]), int(spatial_size[1]), -1]
         options: dict[str, Any] = {"allow_missing_keys": True}
         steps: list[Any] = [
+            # Spacingd takes all `image_…` for metadata; MONAI Label has `image_path`.
+            SelectItemsd([*_KEPT, "slice_mm"], **options),
             _loader(),
             EnsureTyped(_IMAGES, dtype=torch.float32, **options),
             PicturesToVolumesd(_IMAGES, slice_mm),

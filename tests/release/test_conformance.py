@@ -77,7 +77,9 @@ def test_personal_paths_are_seen() -> None:
 def test_load(bundle: Path, unpacked: Any) -> None:
     """The network with the weights of the release; MONAI's own loader of weights is used."""
     release = unpacked(bundle)
-    network = monai.bundle.load(release.name, bundle_dir=str(release.parent), workflow_type="infer", source="github")
+    network = monai.bundle.load(
+        release.name, bundle_dir=str(release.parent), workflow_type="inference", source="github"
+    )
     ours = load_network(release)
     assert type(network) is type(ours)
     expected = ours.state_dict()
@@ -105,7 +107,7 @@ def test_workflows_with_overrides(bundle: Path, unpacked: Any, overrides: Any, v
 @pytest.mark.parametrize("bundle", zoo.distinct("inference.json"), ids=zoo.by_name)
 @pytest.mark.parametrize("trace", [False, True], ids=["script", "trace"])
 def test_ckpt_export_is_right_or_refused(bundle: Path, trace: bool, tmp_path: Path) -> None:
-    """TorchScript by MONAI's command knows one input: a network that needs its noise level refuses (docs/releases.md)."""
+    """TorchScript by MONAI's command knows one input: networks that need their level refuse (docs/releases.md)."""
     made = small(bundle, tmp_path)
     network = load_network(made)
     inputs = inputs_of(made, network)
@@ -113,6 +115,7 @@ def test_ckpt_export_is_right_or_refused(bundle: Path, trace: bool, tmp_path: Pa
     image = next(iter(drawn.values()))
     file = tmp_path / "model.ts"
     config = json.loads((made / "configs" / "inference.json").read_text())
+    refusal = ""
     try:
         monai.bundle.ckpt_export(
             net_id="network_def",
@@ -125,7 +128,9 @@ def test_ckpt_export_is_right_or_refused(bundle: Path, trace: bool, tmp_path: Pa
             bundle_root=str(made),
         )
     except (RuntimeError, TypeError, torch.jit.frontend.FrontendError) as error:
-        assert "timesteps" in str(error) or not trace  # scripting fails in MONAI's own network
+        refusal = str(error)
+    if refusal:
+        assert "timesteps" in refusal or not trace  # scripting fails in MONAI's own network
         assert not file.exists()
         return
     exported = torch.jit.load(file)

@@ -29,7 +29,7 @@ def definitions() -> list[tuple[Path, str]]:
         config, metadata = zoo.read(bundle, "inference.json"), zoo.read(bundle, "metadata.json")
         for name in network_names(config):
             inputs = metadata[name.removesuffix("def") + "data_format"]["inputs"]
-            parts = {key: value for key, value in zoo.networks(config)} | {"_": [name, [*inputs]]}
+            parts = dict(zoo.networks(config)) | {"_": [name, [*inputs]]}
             found.setdefault(json.dumps(parts, sort_keys=True), (bundle, name))
     return list(found.values())
 
