@@ -8,6 +8,7 @@ import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,7 +20,7 @@ from common.files import write_atomic
 from common.release import download, package, verify_bundle
 from common.release.archive import Limits, unpack
 from common.release.sources import open_source
-from tests.release.conftest import Quiet, ThreadingHTTPServer
+from tests.release.conftest import Quiet
 from tests.release.tiny import write_bundle
 
 

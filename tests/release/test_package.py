@@ -93,7 +93,12 @@ def test_monai_reads_the_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             pass
 
     asked: list[str] = []
-    monkeypatch.setattr(scripts.requests, "get", lambda url, **_: asked.append(url) or Response())
+
+    def get(url: str) -> Response:
+        asked.append(url)
+        return Response()
+
+    monkeypatch.setattr(scripts.requests, "get", get)
     found = scripts.get_bundle_versions("tiny", repo="owner/zoo", tag="dev")
     assert found == {"latest_version": "1.0.0", "all_versions": ["0.1.0", "0.9.0", "1.0.0"]}
     assert scripts.get_all_bundles_list(repo="owner/zoo", tag="dev") == [("tiny", "1.0.0")]
