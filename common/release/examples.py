@@ -90,11 +90,13 @@ def inputs_of(bundle: str | Path, network: nn.Module, name: str = "network_def")
     formats = json.loads(file.read_text(encoding="utf-8"))
     if key not in formats:
         raise InputError(file, f"has no '{key}'", "describe inputs and outputs of the network there")
-    arguments = [*inspect.signature(network.forward).parameters]
+    parameters = inspect.signature(network.forward).parameters
+    arguments = [*parameters]
+    takes_any = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
     found = []
     for index, (given, description) in enumerate(formats[key]["inputs"].items()):
         argument = arguments[0] if index == 0 else given
-        if argument not in arguments:
+        if argument not in arguments and not takes_any:
             raise InputError(file, f"lists the input '{given}' of '{name}'", "its forward() has no such argument")
         described = _described(given, argument, description)
         if described is not None:

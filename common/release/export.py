@@ -74,12 +74,15 @@ def export(
 @torch.no_grad()
 def exported_program(network: nn.Module, inputs: list[NetworkInput]) -> tuple[torch.export.ExportedProgram, bool]:
     """Trace a network with all its inputs; also whether sizes are free, which not every network allows."""
-    first, *rest = example(inputs, batch=_TRACED[0], multiple=_TRACED[1], seed=_TRACED[2]).items()
+    drawn = example(inputs, batch=_TRACED[0], multiple=_TRACED[1], seed=_TRACED[2])
+    traced = _Positional(network, [*drawn][1:])
     errors: list[Exception] = []
     for free in (True, False):
-        shapes = _dynamic_shapes(inputs, free)
+        first, *rest = _dynamic_shapes(inputs, free)
         try:
-            program = torch.export.export(network, (first[1],), dict(rest), dynamic_shapes=shapes, strict=False)
+            program = torch.export.export(
+                traced, tuple(drawn.values()), dynamic_shapes=(first, tuple(rest)), strict=False
+            )
         except (RuntimeError, ValueError) as error:  # torch's own errors about shapes are both
             errors.append(error)
             continue
@@ -88,16 +91,27 @@ def exported_program(network: nn.Module, inputs: list[NetworkInput]) -> tuple[to
     raise InputError(type(network).__name__, f"cannot be traced ({reason})", "describe all its inputs in the metadata")
 
 
-def _dynamic_shapes(inputs: list[NetworkInput], free: bool) -> dict[str, dict[int, Any]]:
+class _Positional(nn.Module):
+    """A network whose further inputs come by place: those that go through ``**kwargs`` cannot be traced by name."""
+
+    def __init__(self, network: nn.Module, names: list[str]) -> None:
+        super().__init__()
+        self.network, self.names = network, names
+
+    def forward(self, image: Tensor, *rest: Tensor) -> Tensor:
+        return self.network(image, **dict(zip(self.names, rest, strict=True)))
+
+
+def _dynamic_shapes(inputs: list[NetworkInput], free: bool) -> list[dict[int, Any]]:
     batch = torch.export.Dim("batch", min=1, max=_LARGEST)
     dims = {letter: torch.export.Dim(f"n_{letter}", min=1, max=_LARGEST) for letter in "xyz"}
-    shapes = {}
+    shapes = []
     for each in inputs:
         shape: dict[int, Any] = {0: batch}
         for axis, size in enumerate(each.sizes, start=1):
             if free and isinstance(size, tuple):
                 shape[axis] = size[1] * dims[size[0]] if size[1] > 1 else dims[size[0]]
-        shapes[each.argument] = shape
+        shapes.append(shape)
     return shapes
 
 
@@ -118,17 +132,17 @@ def _save(program: torch.export.ExportedProgram, path: Path, format: str, names:
             logger.setLevel(level)
 
 
-def _load(path: Path, format: str) -> Callable[[list[Tensor], list[str]], Tensor]:
-    """The file as a function of tensors and the arguments' names."""
+def _load(path: Path, format: str) -> Callable[[list[Tensor]], Tensor]:
+    """The file as a function of its inputs."""
     if format == "pt2":
         module = torch.export.load(path).module()
-        return lambda values, names: module(values[0], **dict(zip(names[1:], values[1:], strict=True)))
+        return lambda values: module(*values)
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     wanted = [each.name for each in session.get_inputs()]
 
-    def run(values: list[Tensor], names: list[str]) -> Tensor:
+    def run(values: list[Tensor]) -> Tensor:
         feed = {name: value.numpy() for name, value in zip(wanted, values, strict=True)}
         return torch.from_numpy(session.run(None, feed)[0])
 
@@ -138,7 +152,7 @@ def _load(path: Path, format: str) -> Callable[[list[Tensor], list[str]], Tensor
 @torch.no_grad()
 def _largest_difference(
     network: nn.Module,
-    loaded: Callable[[list[Tensor], list[str]], Tensor],
+    loaded: Callable[[list[Tensor]], Tensor],
     inputs: list[NetworkInput],
     free: bool,
 ) -> float:
@@ -148,6 +162,6 @@ def _largest_difference(
         drawn = example(inputs, batch=batch, multiple=multiple if free else _TRACED[1], seed=seed)
         (_, image), *rest = drawn.items()
         expected = network(image, **dict(rest))
-        difference = (loaded([*drawn.values()], [*drawn]) - expected).abs().max() / expected.abs().max().clamp(min=1)
+        difference = (loaded([*drawn.values()]) - expected).abs().max() / expected.abs().max().clamp(min=1)
         largest = max(largest, float(difference))
     return largest

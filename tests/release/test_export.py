@@ -29,7 +29,7 @@ def definitions() -> list[tuple[Path, str]]:
     for bundle in zoo.BUNDLES:
         config, metadata = zoo.read(bundle, "inference.json"), zoo.read(bundle, "metadata.json")
         for name in network_names(config):
-            inputs = metadata[name.removesuffix("def") + "data_format"]["inputs"]
+            inputs = metadata.get(name.removesuffix("def") + "data_format", {}).get("inputs", {})
             parts = dict(zoo.networks(config)) | {"_": [name, [*inputs]]}
             found.setdefault(json.dumps(parts, sort_keys=True), (bundle, name))
     return list(found.values())
@@ -86,16 +86,18 @@ def test_file_does_what_the_network_does(bundle: Path, name: str, format: str, t
             drawn["timesteps"] = torch.full((3,), level)
         with torch.no_grad():
             expected = network(**drawn)
-        outputs.append(loaded([*drawn.values()], [*drawn]))
+        outputs.append(loaded([*drawn.values()]))
         torch.testing.assert_close(outputs[-1], expected, atol=1e-4, rtol=1e-4)
     assert [path.name for path in tmp_path.glob(".*")] == []
 
 
 class Levels(nn.Module):
-    """Adds the noise level to the image."""
+    """Adds the noise level and the class to the image."""
 
-    def forward(self, x: Tensor, timesteps: Tensor | None = None) -> Tensor:
-        return x if timesteps is None else x + timesteps[:, None, None, None]
+    def forward(self, x: Tensor, timesteps: Tensor | None = None, **kwargs: Tensor) -> Tensor:
+        for each in (timesteps, *kwargs.values()):
+            x = x if each is None else x + each[:, None, None, None]
+        return x
 
 
 def write(folder: Path, **inputs: str) -> Path:
@@ -122,7 +124,7 @@ def test_a_frozen_level_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     bundle = write(tmp_path, timesteps="noise levels (B,), integers from 0 to 999")
 
     class Frozen(Levels):
-        def forward(self, x: Tensor, timesteps: Tensor | None = None) -> Tensor:
+        def forward(self, x: Tensor, timesteps: Tensor | None = None, **kwargs: Tensor) -> Tensor:
             return x + 300
 
     monkeypatch.setattr(module, "exported_program", lambda _, inputs: exported_program(Frozen(), inputs))
@@ -132,11 +134,10 @@ def test_a_frozen_level_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_what_cannot_be_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bundle = write(tmp_path, timesteps="noise levels (B,), integers from 0 to 999", other="codes (B, 3)")
+    bundle = write(tmp_path, timesteps="noise levels (B,), integers from 0 to 999")
     for options, problem in (
         ({"output": tmp_path / "a.txt"}, "format 'txt'"),
         ({"output": tmp_path / "a.pt2", "network": "no_def"}, "has no network 'no_def'"),
-        ({"output": tmp_path / "a.pt2"}, "lists the input 'other'"),
         ({"output": tmp_path / "no" / "a.pt2"}, "cannot be written"),
     ):
         with pytest.raises(InputError, match=problem):
@@ -147,8 +148,11 @@ def test_what_cannot_be_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    bundle = write(tmp_path, timesteps="noise levels (B,), integers from 0 to 999")
+    levels = "noise levels (B,), integers from 0 to 999"
+    bundle = write(tmp_path, timesteps=levels, class_labels="classes (B,), integers from 0 to 1")
     main(["export", str(bundle), "--format", "pt2", "--output", str(tmp_path / "a.pt2")])
-    assert capsys.readouterr().out.startswith(f"{tmp_path / 'a.pt2'}: image, timesteps; any size and batch")
+    assert capsys.readouterr().out.startswith(
+        f"{tmp_path / 'a.pt2'}: image, timesteps, class_labels; any size and batch"
+    )
     program = torch.export.load(tmp_path / "a.pt2").module()
-    assert float(program(torch.zeros(1, 1, 8, 5), timesteps=torch.tensor([7])).max()) == 7
+    assert float(program(torch.zeros(1, 1, 8, 5), torch.tensor([7]), torch.tensor([1])).max()) == 8
