@@ -10,8 +10,9 @@ import torch
 from monai.utils import convert_to_tensor
 
 from common.errors import InputError
+from common.evaluation.counts import above, auroc, average_precision, dice_curve, sensitivity_at
 
-__all__ = ["BIN_EDGES", "N_BINS", "ScoreHistogram"]
+__all__ = ["BIN_EDGES", "N_BINS", "ScoreHistogram", "bins_of"]
 
 N_BINS = 4096
 # 8 exponent bits and the first 7 of the 23 mantissa bits stay: one bin is one such pattern.
@@ -22,6 +23,12 @@ _FIRST = (127 - 24) << 7
 BIN_EDGES: np.ndarray = ((np.arange(N_BINS + 1, dtype=np.int32) + _FIRST) << _SHIFT).view(np.float32).astype(np.float64)
 BIN_EDGES[0], BIN_EDGES[-1] = 0.0, np.inf
 BIN_EDGES.flags.writeable = False
+
+
+def bins_of(scores: torch.Tensor) -> torch.Tensor:
+    """Index of the bin of each score, finite and ≥ 0; the shape stays."""
+    pattern = scores.to(torch.float32).contiguous().view(torch.int32) >> _SHIFT
+    return (pattern - _FIRST).clamp(0, N_BINS - 1)
 
 
 class ScoreHistogram:
@@ -80,8 +87,7 @@ class ScoreHistogram:
                 "negative, infinite or NaN scores",
                 "hand in an anomaly map that is finite and ≥ 0, such as an absolute difference",
             )
-        pattern = score.contiguous().view(torch.int32).flatten() >> _SHIFT
-        index = (pattern - _FIRST).clamp(0, N_BINS - 1) + N_BINS * positive.flatten()
+        index = bins_of(score).flatten() + N_BINS * positive.flatten()
         self.counts += torch.bincount(index, minlength=2 * N_BINS).reshape(2, N_BINS).cpu().numpy()
 
     def merge(self, other: ScoreHistogram) -> None:
@@ -122,12 +128,7 @@ class ScoreHistogram:
         Returns:
             a number in [0, 1]; NaN without positives.
         """
-        positives = self.positives
-        if positives == 0:
-            return float("nan")
-        above = self._above()
-        precision = above[1] / np.maximum(above.sum(axis=0), 1)
-        return float((self.counts[1] * precision[:-1]).sum() / positives)
+        return float(average_precision(self.counts))
 
     def auroc(self) -> float:
         """Probability that a positive scores above a negative, ties counting one half.
@@ -135,8 +136,7 @@ class ScoreHistogram:
         Returns:
             a number in [0, 1]; NaN unless both classes occur.
         """
-        wins = (self.counts[0] * (self._above()[1, 1:] + 0.5 * self.counts[1])).sum()
-        return _ratio(float(wins), float(self.negatives) * float(self.positives))
+        return float(auroc(self.counts))
 
     def oracle_dice(self) -> tuple[float, float]:
         """Best Dice over all bin edges: an upper bound, since the labels choose the threshold.
@@ -146,8 +146,7 @@ class ScoreHistogram:
         """
         if self.positives == 0:
             return float("nan"), float("nan")
-        above = self._above()
-        dice = (2 * above[1] / (above.sum(axis=0) + self.positives))[::-1]
+        dice = dice_curve(self.counts)[::-1]
         best = int(np.argmax(dice))
         return float(dice[best]), float(BIN_EDGES[::-1][best])
 
@@ -160,8 +159,7 @@ class ScoreHistogram:
         Returns:
             a number in [0, 1]; NaN without positives.
         """
-        negatives, positives = self._above()[:, _bin_of(threshold)]
-        return _ratio(2 * positives, negatives + positives + self.positives) if self.positives else float("nan")
+        return float(dice_curve(self.counts)[_bin_of(threshold)])
 
     def false_positive_rate(self, threshold: float) -> float:
         """Share of negatives with ``score >= threshold``.
@@ -172,7 +170,18 @@ class ScoreHistogram:
         Returns:
             a number in [0, 1]; NaN without negatives.
         """
-        return _ratio(self._above()[0, _bin_of(threshold)], self.negatives)
+        return _ratio(above(self.counts)[0, _bin_of(threshold)], self.negatives)
+
+    def sensitivity_at(self, rate: float) -> float:
+        """Share of positives found where at most the share ``rate`` of the negatives is called anomalous.
+
+        Args:
+            rate: of false positives, in [0, 1].
+
+        Returns:
+            a number in [0, 1]; NaN unless both classes occur.
+        """
+        return float(sensitivity_at(self.counts, rate))
 
     def quantile(self, q: float, of: Literal["negatives", "all"] = "negatives") -> float:
         """Lowest bin edge that at least the share ``q`` of the scores lies below.
@@ -191,12 +200,6 @@ class ScoreHistogram:
         counts = self.counts[0] if of == "negatives" else self.counts.sum(axis=0)
         below = np.concatenate(([0], np.cumsum(counts)))
         return float(BIN_EDGES[np.searchsorted(below, q * below[-1])]) if below[-1] else float("nan")
-
-    def _above(self) -> np.ndarray:
-        """Counts at or above every bin edge, shape (2, 4097); the last column is 0."""
-        above = np.zeros((2, N_BINS + 1), dtype=np.int64)
-        above[:, :-1] = np.cumsum(self.counts[:, ::-1], axis=1)[:, ::-1]
-        return above
 
 
 def _bin_of(threshold: float) -> int:

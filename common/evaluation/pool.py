@@ -7,14 +7,16 @@ from collections.abc import Iterable
 from typing import Any
 
 import ignite.distributed as idist
+import numpy as np
 import torch
 from monai.utils import convert_to_tensor
-from scipy.stats import rankdata
 
 from common.errors import InputError
-from common.evaluation.histogram import ScoreHistogram
+from common.evaluation.counts import auroc, average_precision, per_region_overlap
+from common.evaluation.histogram import N_BINS, ScoreHistogram, bins_of
+from common.evaluation.lesions import components
 
-__all__ = ["PooledScores", "evaluate_map"]
+__all__ = ["PooledScores", "evaluate_map", "image_counts"]
 
 _NAN = float("nan")
 
@@ -25,15 +27,23 @@ class PooledScores:
     Args:
         threshold: calibrated threshold, in units of the map; a pixel at or above it is called anomalous. None: no
             number that needs a threshold.
+        keep: the histogram of each case too, for intervals by resampling.
+
+    Attributes:
+        rows: one row a case, as :meth:`add` returns it, by the case's name.
+        kept: with ``keep``, per case, counts of negatives and of positives, and the sum over its lesions of the share
+            of the lesion in each bin: (3, 4096).
     """
 
-    def __init__(self, threshold: float | None = None) -> None:
+    def __init__(self, threshold: float | None = None, *, keep: bool = False) -> None:
         if threshold is not None and not 0 <= float(threshold) < math.inf:
             raise InputError("threshold", f"{threshold} is not a finite number ≥ 0", "calibrate it on healthy cases")
         self.threshold = None if threshold is None else float(threshold)
         self.scores, self.bright, self.dark = ScoreHistogram(), ScoreHistogram(), ScoreHistogram()
+        self.overlap: np.ndarray = np.zeros(N_BINS)
+        self.keep = keep
+        self.kept: dict[str, np.ndarray] = {}
         self.rows: dict[str, dict[str, Any]] = {}
-        """One row a case, as :meth:`add` returns it, by the case's name."""
 
     def add(self, case: str, anomaly_map: Any, truth: Any, region: Any = None, image: Any = None) -> dict[str, Any]:
         """Score one case and add it to the pool.
@@ -62,6 +72,7 @@ class PooledScores:
         if not bool(inside.any()):
             raise InputError(f"case {case}", "the region is empty", "check the brain or body mask of this case")
         outside = int((positive & ~inside).sum())
+        overlap = _overlap(score, positive & inside)
         score, positive = score[inside].float(), positive[inside]
 
         histogram = ScoreHistogram()
@@ -71,6 +82,9 @@ class PooledScores:
             self.bright.update(intensity, positive)
             self.dark.update(1 - intensity, positive)
         self.scores.merge(histogram)
+        self.overlap += overlap
+        if self.keep:
+            self.kept[case] = np.concatenate([histogram.counts, overlap[None]])
 
         lesion, detected, hits, dice = int(positive.sum()), _NAN, _NAN, _NAN
         if self.threshold is not None:
@@ -101,6 +115,8 @@ class PooledScores:
         if idist.get_world_size() > 1:
             for histogram in (self.scores, self.bright, self.dark):
                 histogram.all_reduce()
+            total: Any = idist.all_reduce(torch.from_numpy(self.overlap))
+            self.overlap = total.cpu().numpy()
             shares: Any = idist.all_gather(self.rows)
             merged = {name: row for share in shares for name, row in share.items()}
             self.rows = {name: merged[name] for name in sorted(merged)}
@@ -118,6 +134,7 @@ class PooledScores:
         is_healthy = [row["lesion_voxels"] + row["lesion_voxels_outside"] == 0 for row in rows]
         healthy = [row for row, alone in zip(rows, is_healthy, strict=True) if alone]
         lesion = [row for row in rows if row["lesion_voxels"]]
+        ill = [not alone for alone in is_healthy]
 
         lesion_voxels, outside = _total("lesion_voxels", rows), _total("lesion_voxels_outside", rows)
         hits, detected = _total("detected_lesion_voxels", rows), _total("detected_voxels", rows)
@@ -132,13 +149,19 @@ class PooledScores:
             "pixel_ap": self.scores.average_precision(),
             "oracle_dice": oracle_dice,
             "oracle_threshold": oracle_threshold,
+            "sensitivity_fpr1": self.scores.sensitivity_at(0.01),
+            "sensitivity_fpr5": self.scores.sensitivity_at(0.05),
+            "aupro": float(per_region_overlap(self.scores.counts[0], self.overlap)),
             "threshold": _NAN if self.threshold is None else self.threshold,
             "dice": _ratio(2 * hits, detected + lesion_voxels) if lesion_voxels else _NAN,
             "healthy_fpr": _ratio(_total("detected_voxels", healthy), _total("region_voxels", healthy)),
             "case_ap_mean": _ratio(_total("average_precision", lesion), len(lesion)),
             "case_ap_cases": len(lesion),
-            "image_auroc_top1": _auroc([row["score_top1"] for row in rows], is_healthy),
-            "image_auroc_mean": _auroc([row["score_mean"] for row in rows], is_healthy),
+            **{
+                f"image_{name}_{reducer}": float(metric(image_counts([row[f"score_{reducer}"] for row in rows], ill)))
+                for name, metric in (("auroc", auroc), ("ap", average_precision))
+                for reducer in ("top1", "mean")
+            },
             "intensity_ap": max(bright, dark),
             "intensity_oracle_dice": max(self.bright.oracle_dice()[0], self.dark.oracle_dice()[0]),
             "intensity_polarity": _NAN if math.isnan(bright) else 1.0 if bright >= dark else -1.0,
@@ -210,11 +233,22 @@ def _intensity(image: Any, inside: torch.Tensor, case: str) -> torch.Tensor:
     return values.clamp(0, 1)
 
 
-def _auroc(scores: list[float], is_healthy: list[bool]) -> float:
-    """Exact AUROC of diseased against healthy by the rank sum, ties counting one half; NaN with one class."""
-    n_healthy, n_diseased = sum(is_healthy), len(is_healthy) - sum(is_healthy)
-    ranks = sum(rank for rank, healthy in zip(rankdata(scores), is_healthy, strict=True) if not healthy)
-    return _ratio(float(ranks) - n_diseased * (n_diseased + 1) / 2, n_diseased * n_healthy)
+def image_counts(scores: list[float], ill: list[bool]) -> np.ndarray:
+    """Cases as counts in bins of their distinct scores, (2, bins), healthy and ill: exact, ties share a bin."""
+    bins, place = np.unique(scores, return_inverse=True)
+    counts = np.zeros((2, bins.size), dtype=np.int64)
+    np.add.at(counts, (np.asarray(ill, dtype=int), place), 1)
+    return counts
+
+
+def _overlap(score: torch.Tensor, positive: torch.Tensor) -> np.ndarray:
+    """Sum over the lesions of the share of the lesion in each bin."""
+    overlap = np.zeros(N_BINS)
+    if bool(positive.any()):
+        lesion = components(positive.cpu().numpy())[positive.cpu().numpy()]
+        share = 1 / np.bincount(lesion)[lesion]
+        overlap += np.bincount(bins_of(score[positive]).cpu().numpy(), weights=share, minlength=N_BINS)
+    return overlap
 
 
 def _total(name: str, rows: Iterable[dict[str, Any]]) -> float:

@@ -27,6 +27,11 @@ EXPLANATIONS: dict[str, tuple[str, str]] = {
     "oracle_dice": ("Oracle Dice", "Best Dice that any single threshold reaches on these very cases. An upper bound: "
                     "the labels chose the threshold."),
     "oracle_threshold": ("Oracle threshold", "The threshold that gives the oracle Dice."),
+    "sensitivity_fpr1": ("Sensitivity at 1 %", "Share of lesion pixels found where 1 % of all other pixels are called "
+                         "anomalous. The labels chose the threshold."),
+    "sensitivity_fpr5": ("Sensitivity at 5 %", "The same at 5 %."),
+    "aupro": ("AUPRO", "Mean share of each lesion that is found, whatever its size, over the false-positive rates from "
+              "0 to 30 %. Lesions are 26-connected; only pixels inside the region count."),
     "threshold": ("Threshold", "The calibrated threshold, fixed before these cases were seen."),
     "slices": ("Slices", "Slices that were processed and scored."),
     "seconds": ("Seconds", "Time of the run, reading and writing included."),
@@ -42,6 +47,9 @@ EXPLANATIONS: dict[str, tuple[str, str]] = {
     "image_auroc_top1": ("Image AUROC, top 1 %", "Probability that a case with lesion outranks a healthy one by the "
                          "mean of its highest 1 % of scores. 0.5 is chance."),
     "image_auroc_mean": ("Image AUROC, mean", "The same by the mean of all scores of the case."),
+    "image_ap_top1": ("Image AP, top 1 %", "Average precision of the cases, ranked by the mean of their highest 1 % of "
+                      "scores. Chance is the share of cases with lesion."),
+    "image_ap_mean": ("Image AP, mean", "The same by the mean of all scores of the case."),
     "intensity_ap": ("Intensity baseline AP", "Pixel AP of the image itself as the score, bright or dark, whichever is "
                      "better. A method should beat it."),
     "intensity_oracle_dice": ("Intensity oracle Dice", "Oracle Dice of the same baseline."),

@@ -1,0 +1,218 @@
+"""Running a bundle on a data set by its own configs, from Python, with what it writes replaced."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigWorkflow
+
+from common.errors import InputError
+from common.networks import sha256
+from common.version import __version__
+
+__all__ = ["BundleRun", "find_bundle", "find_bundles", "overrides_of", "read_settings", "the_process_as_before"]
+
+# What says where to compute and where to write, and not what comes out.
+_ELSEWHERE = {
+    "_meta_", "imports", "run", "bundle_root", "dataset_dir", "split", "output_dir", "device", "progress", "batch_size",
+    "threshold", "min_size", "handlers", "dataset", "dataloader", "protocol", "evaluator",
+}  # fmt: skip
+
+
+def find_bundle(folder: Path, name: str) -> Path:
+    """A bundle by the name of its folder, or by its path.
+
+    Raises:
+        InputError: there is none.
+    """
+    for path in (Path(name), folder / name):
+        if (path / "configs" / "inference.json").is_file() and (path / "configs" / "metadata.json").is_file():
+            return path.resolve()
+    raise InputError(f"bundle '{name}'", "is not there", f"use a path, or one of those in {folder} (anomaly-zoo list)")
+
+
+def find_bundles(folder: Path, names: str | Sequence[str] = "all") -> list[Path]:
+    """All bundles of a folder in alphabetical order, or those named (a list, or separated by commas).
+
+    Raises:
+        InputError: the folder holds none, one of the names is not there, or comes twice.
+    """
+    if names == "all":
+        found = sorted(file.parents[1].resolve() for file in folder.glob("*/configs/metadata.json"))
+        if not found:
+            raise InputError(folder, "holds no bundle", "give the folder that holds the bundles with --bundles_dir")
+        return found
+    words = names.split(",") if isinstance(names, str) else [str(name) for name in names]
+    found = [find_bundle(folder, word.strip()) for word in words if word.strip()]
+    if not found or len({path.name for path in found}) < len(found):
+        raise InputError(f"bundles {names}", "name none, or one twice", "write --bundles all, or --bundles a,b")
+    return found
+
+
+def read_settings(path: str | Path | None) -> dict[str, dict[str, Any]]:
+    """The overrides of each bundle from a JSON file ``{"thor": {"noise_level": 200}, "*": {...}}``.
+
+    ``*`` is for every bundle whose config has such a key. Paths of files are relative to the folder of the JSON.
+
+    Raises:
+        InputError: the file cannot be read or has another form.
+    """
+    if path is None:
+        return {}
+    file = Path(path)
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(file, f"cannot be read as JSON ({error})", "correct it") from error
+    if not isinstance(settings, dict) or not all(isinstance(value, dict) for value in settings.values()):
+        raise InputError(file, "is no mapping of bundles to overrides", 'write {"thor": {"noise_level": 200}}')
+    for values in settings.values():
+        for key, value in values.items():
+            if isinstance(value, str) and (key == "threshold" or key.endswith("weights")):
+                values[key] = str((file.parent / value).resolve())
+    return settings
+
+
+def overrides_of(
+    bundle: Path, settings: Mapping[str, Mapping[str, Any]], weights: str | Path | None = None
+) -> dict[str, Any]:
+    """What to change in a bundle's ``inference.json``.
+
+    Args:
+        bundle: its folder.
+        settings: as :func:`read_settings` returns them.
+        weights: a folder that holds ``<bundle>/model.pt`` (and other networks, and ``threshold.json``, under the names
+            that they have in the bundle), or ``<bundle>/models/…``. Bundles that are not in it keep their own. With
+            other weights and no threshold beside them there is no threshold.
+
+    Raises:
+        InputError: a key that the config does not have, or a folder without weights of any bundle.
+    """
+    config = json.loads((bundle / "configs" / "inference.json").read_text(encoding="utf-8"))
+    overrides: dict[str, Any] = {key: value for key, value in settings.get("*", {}).items() if key in config}
+    if weights is not None:
+        overrides |= _weights_in(Path(weights), bundle, config)
+    own = settings.get(bundle.name, {})
+    unknown = sorted(key for key in own if key.split("#")[0].split("::")[0] not in config)
+    if unknown:
+        raise InputError(f"settings of '{bundle.name}'", f"has no {', '.join(unknown)}", "see its inference.json")
+    return {**overrides, **own}
+
+
+def _weights_in(folder: Path, bundle: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise InputError(folder, "is no folder", "give one that holds BUNDLE/model.pt for each bundle")
+    places = [folder / bundle.name / "models", folder / bundle.name]
+    place = next((each for each in places if (each / "model.pt").is_file()), None)
+    if place is None:
+        return {}
+    found: dict[str, Any] = {"threshold": None}
+    for key, value in config.items():
+        if (key.endswith("weights") or key == "threshold") and isinstance(value, str):
+            file = place / Path(value.strip("$'\" ")).name
+            if file.is_file():
+                found[key] = str(file.resolve())
+    return found
+
+
+class BundleRun:
+    """A bundle's workflow for inference, ready to run on chosen cases.
+
+    Results stay on the grid of the network, where they are scored; the handlers of the config, which write files, are
+    left out unless ``overlay`` brings its own.
+
+    Args:
+        bundle: its folder.
+        dataset_dir: the data set, as of ``inference.json``.
+        split: of it.
+        overrides: of ``inference.json``.
+        overlay: the config that lies over it.
+        own_handlers: keep those of the overlay.
+        device: overrides the config's.
+
+    Attributes:
+        parser: of the config, with the overrides.
+        key: names settings and weights together: two runs of one key give the same maps.
+        weights_sha256: hash of each file of weights, by its key in the config.
+    """
+
+    def __init__(
+        self,
+        bundle: Path,
+        dataset_dir: str | Path,
+        split: str | None = None,
+        overrides: Mapping[str, Any] | None = None,
+        overlay: str = "evaluate.json",
+        own_handlers: bool = False,
+        device: str | None = None,
+    ) -> None:
+        self.bundle = bundle
+        config = json.loads((bundle / "configs" / "inference.json").read_text(encoding="utf-8"))
+        given: dict[str, Any] = {"dataset_dir": str(dataset_dir), "split": split, **(overrides or {})}
+        given |= {"progress": False} if "progress" in config else {}
+        device = device or _device_of_rank()
+        given |= {"device": device} if device is not None and "device" in config else {}
+        nulls = [key for key, value in given.items() if value is None]
+        files = [str(bundle / "configs" / name) for name in ("inference.json", overlay)]
+        self.workflow = ConfigWorkflow(
+            files,
+            workflow_type="infer",
+            logging_file=False,
+            bundle_root=str(bundle),
+            **{key: value for key, value in given.items() if value is not None},
+        )
+        self.parser = self.workflow.parser
+        for key in nulls:  # which MONAI would take for an argument that is not given
+            self.parser[key] = None
+        if not own_handlers:
+            self.parser["handlers"] = []
+        paths = {key: self.parser.get_parsed_content(key) for key in config if key.endswith("weights")}
+        self.weights_sha256 = {key: sha256(path) for key, path in paths.items() if path and Path(path).is_file()}
+        kept = {key: value for key, value in self.parser.get().items() if key not in {*_ELSEWHERE, *paths}}
+        text = json.dumps([__version__, self.weights_sha256, kept], sort_keys=True, default=str)
+        self.key = hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """What an entry of the config has become; ``default`` where there is none."""
+        return self.parser.get_parsed_content(name) if name in self.parser.get() else default
+
+    def evaluator(self, cases: Sequence[Mapping[str, Any]] | None = None, transform: Any = None) -> Any:
+        """The evaluator over these cases (by default all of the data set), which the bundle's own checks have passed.
+
+        Args:
+            cases: as ``common.data.load_cases`` gives them.
+            transform: instead of the preprocessing.
+        """
+        self.workflow.initialize()
+        dataset = self.parser.get_parsed_content("dataset")
+        if cases is not None:
+            dataset.data = list(cases)
+        if transform is not None:
+            dataset.transform = transform
+        return self.parser.get_parsed_content("evaluator")
+
+
+@contextmanager
+def the_process_as_before() -> Iterator[None]:
+    """Undo what a bundle does to a process that it believes to be its own: paths, hook, random state."""
+    path, hook, state = list(sys.path), sys.excepthook, torch.get_rng_state()
+    try:
+        yield
+    finally:
+        sys.path[:], sys.excepthook = path, hook
+        torch.set_rng_state(state)
+
+
+def _device_of_rank() -> str | None:
+    """The GPU of this process under torchrun; None leaves it to the bundle."""
+    if "LOCAL_RANK" not in os.environ or not torch.cuda.is_available():
+        return None
+    return f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"
