@@ -1,4 +1,4 @@
-"""The command line: ``anomaly-zoo check | list | table | plant | demo``, and releases: ``package`` to ``new``."""
+"""The command line: from ``anomaly-zoo check`` for data to ``compare`` for bundles and ``package`` for releases."""
 
 from __future__ import annotations
 
@@ -107,6 +107,61 @@ class Zoo:
         shapes_dir = None if shapes_dir is None else str(shapes_dir)
         options = {"split": split, "shapes_dir": shapes_dir, "seed": int(seed), "repeats": int(repeats)}
         print(plant_dataset(str(dataset), str(output_dir), **options))  # type: ignore[arg-type]
+
+    def compare(
+        self,
+        data: str,
+        out: str,
+        bundles: str = "all",
+        split: str | None = None,
+        settings: str | None = None,
+        weights: str | None = None,
+        max_cases: int | None = None,
+        device: str | None = None,
+        draws: int = 1000,
+        seed: int = 0,
+        score_only: bool = False,
+        bundles_dir: str | None = None,
+    ) -> None:
+        """Run bundles on the same cases, score them alike, and write results and a report; exit code 1 if one failed.
+
+        What is in the folder already is not computed again. Several processes: ``torchrun --nproc_per_node=N -m
+        common.cli compare …``.
+
+        Args:
+            data: the cases, with masks; whoever has the label 0 needs none.
+            out: folder for results.json, results.csv, cases.csv, report.html and the maps.
+            bundles: names separated by commas, or all.
+            split: of the data set.
+            settings: a JSON file of overrides, ``{"thor": {"noise_level": 200}, "*": {"spatial_size": [64, 64]}}``.
+            weights: a folder of other weights, ``BUNDLE/model.pt`` with ``threshold.json`` beside it.
+            max_cases: use the first cases only.
+            device: to run on.
+            draws: of subjects, for the intervals.
+            seed: of these draws.
+            score_only: run nothing, score the maps that are there.
+            bundles_dir: the folder that holds the bundles, as of ``list``.
+        """
+        from common.evaluation.comparison import compare, summary_of
+
+        results = compare(
+            str(data),
+            str(out),
+            bundles_dir=_bundle_folder(bundles_dir),
+            bundles=bundles,
+            split=None if split is None else str(split),
+            settings=settings,
+            weights=weights,
+            max_cases=max_cases,
+            device=device,
+            draws=int(draws),
+            seed=int(seed),
+            score_only=score_only,
+        )
+        if results:
+            print(summary_of(results, str(out)))
+        if results.get("failures"):
+            raise SystemExit(1)
 
     def demo(
         self, output_dir: str = "demo_output", bundle: str = "thor", num_inference_steps: int | None = None
@@ -266,3 +321,7 @@ def _summary(cases: Sequence[Mapping[str, Any]]) -> str:
     more = f" and {len(sizes) - 3} other sizes" if len(sizes) > 3 else ""
     extra = [f"{sum(key in case for case in cases)} with {key}" for key in ("mask", "brain_mask", "label")]
     return ", ".join(parts) + (f"; {', '.join(shown)}{more}" if shown else "") + f"; {', '.join(extra)}"
+
+
+if __name__ == "__main__":
+    main()

@@ -6,7 +6,7 @@ import json
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ class Threshold:
         voxels: number of voxels inside their brains.
         settings: the inferer's and the post-processing's, for which alone it holds.
         weights_sha256: of the network's weights.
+        interval: in which the value lies with 95 % confidence, from drawing the subjects anew; empty if unknown.
+        subjects: hashes of the healthy subjects, so that a test on one of them can be found out; empty if unknown.
     """
 
     value: float
@@ -39,6 +41,8 @@ class Threshold:
     voxels: int
     settings: dict[str, Any]
     weights_sha256: str = ""
+    interval: list[float] = field(default_factory=list)
+    subjects: list[str] = field(default_factory=list)
 
     def save(self, path: str | Path) -> None:
         """Write as JSON; the file appears whole or not at all."""

@@ -70,6 +70,7 @@ def case_figure(
     mask: Any = None,
     title: str = "",
     vmax: float | None = None,
+    dpi: int = 170,
 ) -> bytes:
     """One row of panels: input, pseudo-healthy, anomaly map over the input, outlines of prediction and truth.
 
@@ -84,6 +85,7 @@ def case_figure(
         title: line above the panels.
         vmax: map value at the upper end of the colours; give one value for figures to be compared. None: the highest
             value shown.
+        dpi: of the picture, which is 10 inches wide.
 
     Returns:
         the figure as PNG. Of a volume it shows the slice with the most lesion or, without truth, with the highest
@@ -117,7 +119,7 @@ def case_figure(
     panels = ["input", "pseudo-healthy", "anomaly map"]
     panels += [name for name in ("mask", "truth") if name in arrays]
     height = 1.9 * min(max(score.shape[1] / score.shape[0], 0.5), 2.0) + (0.6 if title else 0.35)
-    figure = Figure(figsize=(1.9 * len(panels) + 0.6, height), dpi=170, facecolor="black", layout="constrained")
+    figure = Figure(figsize=(1.9 * len(panels) + 0.6, height), dpi=dpi, facecolor="black", layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(panels))
     text = {"color": "#dddddd", "fontsize": 8}
