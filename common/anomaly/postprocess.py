@@ -74,8 +74,8 @@ class PostProcessd(Transform):
         """Return the case with the cleaned map and its mask."""
         case = dict(data)
         raw: MetaTensor = case["anomaly_map"]
-        on_cpu = (np.asarray(each.cpu())[0] for each in (raw, torch.as_tensor(case["brain_mask"])))
-        cleaned = clean_map(*on_cpu, self.median, self.erosion)
+        values, brain = (np.asarray(each.cpu())[0] for each in (raw, torch.as_tensor(case["brain_mask"])))
+        cleaned = clean_map(values, brain, self.median, self.erosion)
         case["anomaly_map"] = _with_values(raw, cleaned)
         if self.threshold is not None:
             case["anomaly_mask"] = _with_values(raw, clean_mask(cleaned, self.threshold, self.min_size))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -202,11 +203,20 @@ class BundleRun:
 
 @contextmanager
 def the_process_as_before() -> Iterator[None]:
-    """Undo what a bundle does to a process that it believes to be its own: paths, hook, random state."""
+    """Undo what a bundle does to a process that it believes to be its own: paths, hook, random state.
+
+    What is said of the data set once need not be said again by each bundle.
+    """
     path, hook, state = list(sys.path), sys.excepthook, torch.get_rng_state()
+    loggers = [logging.getLogger(name) for name in ("common.data.integrity", "monai.bundle.workflows")]
+    levels = [logger.level for logger in loggers]
     try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
         yield
     finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
         sys.path[:], sys.excepthook = path, hook
         torch.set_rng_state(state)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -25,13 +26,13 @@ class Matches(NamedTuple):
 
 
 def components(mask: np.ndarray) -> np.ndarray:
-    """Label the components of a mask (…) from 1 on, 0 outside; touching at a corner is touching (26 or 8 neighbours)."""
+    """Label the components of a mask (…) from 1 on, 0 outside; neighbours at a corner count (26, or 8 in a slice)."""
     labels, _ = ndimage.label(mask, structure=np.ones((3,) * mask.ndim))
     return labels
 
 
 def match(predicted: np.ndarray, truth: np.ndarray, iou: float) -> Matches:
-    """Pair predicted with true lesions, one to one, so that the total IoU is highest; a pair needs an IoU above ``iou``.
+    """Pair predicted with true lesions, one to one, with the highest total IoU; a pair needs an IoU above ``iou``.
 
     Args:
         predicted: mask (x, y, z).
@@ -68,7 +69,9 @@ def hausdorff95(predicted: np.ndarray, truth: np.ndarray, spacing: Sequence[floa
     if not predicted.any():
         return math.dist([0] * truth.ndim, [n * s for n, s in zip(truth.shape, spacing, strict=True)]), True
     pair = (torch.from_numpy(mask[None, None].astype(np.float32)) for mask in (predicted, truth))
-    distance = compute_hausdorff_distance(*pair, include_background=True, percentile=95, spacing=list(spacing))
+    with warnings.catch_warnings():  # MONAI warns of an argument of its own
+        warnings.filterwarnings("ignore", message=".*always_return_as_numpy", category=FutureWarning)
+        distance = compute_hausdorff_distance(*pair, include_background=True, percentile=95, spacing=list(spacing))
     return float(distance), False
 
 

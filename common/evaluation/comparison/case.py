@@ -77,7 +77,7 @@ class CaseRecord:
 
     def save(self, path: Path) -> None:
         """Write as compressed ``.npz``, whole or not at all."""
-        arrays = {"pseudo_healthy": self.pseudo_healthy.astype(np.float16)}
+        arrays: dict[str, Any] = {"pseudo_healthy": self.pseudo_healthy.astype(np.float16)}
         arrays |= {name: getattr(self, name) for name in ("anomaly_map", "truth", "region", "image")}
         rest = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in arrays}
         buffer = io.BytesIO()

@@ -36,7 +36,7 @@ def interval_chart(rows: Sequence[_Interval], lines: Mapping[str, float], label:
             colour = colour_of(index)
             axis.plot([low, high], [index, index], color=colour, linewidth=2.2, alpha=0.55, solid_capstyle="butt")
             axis.plot([value], [index], "o", color=colour, markersize=5.5, label=name)
-        for place, (name, value) in enumerate(lines.items()):
+        for place, value in enumerate(lines.values()):
             axis.axvline(value, color=_FAINT, linewidth=0.9, linestyle=(0, (4, 3)) if place else "-")
         axis.set_yticks(range(len(rows)), [row[0] for row in rows])
         axis.set_ylim(len(rows) - 0.5, -0.5)
@@ -89,8 +89,9 @@ def cost_chart(points: Mapping[str, tuple[float, float]], baseline: float, label
         if shown:
             costs = [x for x, _ in shown.values()]
             axis.set_xlim(min(costs) / 1.6, max(costs) * 2.6)
-        from matplotlib.ticker import FuncFormatter, NullFormatter
+        from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.xaxis.set_minor_formatter(NullFormatter())
         axis.figure.draw_without_rendering()
@@ -162,8 +163,8 @@ def _label_points(axis: Any, points: Mapping[str, tuple[float, float]]) -> None:
             if not any(box[0] < o[2] and o[0] < box[2] and box[1] < o[3] and o[1] < box[3] for o in taken):
                 break
         taken.append(box)
-        place = {"textcoords": "offset points", "va": "center", "ha": "left" if side == 1 else "right"}
-        axis.annotate(name, points[name], (7 * side, shift), fontsize=8.5, color=_TEXT, **place)
+        style: dict[str, Any] = {"textcoords": "offset points", "va": "center", "ha": "left" if side == 1 else "right"}
+        axis.annotate(name, points[name], (7 * side, shift), fontsize=8.5, color=_TEXT, **style)
 
 
 @contextmanager
@@ -192,7 +193,6 @@ def _chart(name: str, size: tuple[float, float]) -> Iterator[tuple[Any, list[str
     svg = svg[svg.index("<svg") :]
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, variable)
-    svg = re.sub(
-        r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1), count=1
-    )
+    for size in ("width", "height"):  # the page decides
+        svg = re.sub(rf'(<svg[^>]*?) {size}="[^"]*"', r"\1", svg, count=1)
     done.append(re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL))

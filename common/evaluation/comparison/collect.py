@@ -6,7 +6,7 @@ import platform
 import resource
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -121,10 +121,8 @@ def _reset_peak(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
-    try:
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the highest resident size
-    except OSError:
-        pass  # then it is that of the process so far
+    with suppress(OSError):  # where it cannot be reset, it is that of the process so far
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def _peak_mib(device: torch.device) -> float:

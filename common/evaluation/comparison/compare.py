@@ -93,7 +93,7 @@ def summary_of(results: Mapping[str, Any], output_dir: str) -> str:
     rows = [*results["bundles"], *results["baselines"]]
     names = [str(row.get("bundle", row.get("name"))) for row in rows]
     width = max(map(len, names), default=0)
-    lines = []
+    lines: list[str] = []
     for name, row in zip(names, rows, strict=True):
         low, high = row["intervals"].get("pixel_ap", (None, None))
         bounds = "" if low is None else f" [{low:.3f}, {high:.3f}]"
@@ -187,7 +187,9 @@ def _add_intervals(
     results["bundles"].sort(key=lambda entry: -np.nan_to_num(entry["metrics"]["pixel_ap"]))
     point = {key: float(value[0]) for key, value in metrics_of(intensity).items()}
     intervals = {key: interval(values) for key, values in metrics_of(intensity, drawn).items()}
-    chance = {"pixel_ap": point["prevalence"], "image_auroc_top1": 0.5, "image_auroc_mean": 0.5}
+    # A random score finds as large a share of the lesions as of everything else.
+    chance = {"pixel_ap": point["prevalence"], "sensitivity_fpr1": 0.01, "sensitivity_fpr5": 0.05, "aupro": 0.15}
+    chance |= {"image_auroc_top1": 0.5, "image_auroc_mean": 0.5}
     cases = results["data"]
     chance |= {f"image_ap_{reducer}": cases["lesion_cases"] / cases["cases"] for reducer in ("top1", "mean")}
     results["baselines"] = [
@@ -236,7 +238,7 @@ def _versions() -> dict[str, str]:
 def _result_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for entry in [*results["bundles"], *results["baselines"]]:
-        row = {"name": entry.get("bundle", entry.get("name"))}
+        row: dict[str, Any] = {"name": entry.get("bundle", entry.get("name"))}
         for key, value in entry["metrics"].items():
             row[key] = value
             if key in entry["intervals"]:

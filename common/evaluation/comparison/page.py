@@ -65,8 +65,9 @@ _STYLE = """
 body { max-width: 76rem } figure.chart svg { display: block; width: 100%; height: auto; max-width: 62rem }
 figure.chart text { font-family: inherit !important } .range { color: var(--faint); font-size: .8em; display: block }
 tr.baseline > * { color: var(--faint); font-style: italic } .leak { color: #d4483b; font-weight: 600 }
-.warning, .unknown { color: #c07a00; font-weight: 500 } pre { overflow-x: auto; font-size: .8rem; background: var(--soft);
-padding: .75rem; border-radius: 4px } details { margin: .4rem 0 } summary { cursor: pointer }
+.warning, .unknown { color: #c07a00; font-weight: 500 } pre { overflow-x: auto;
+font-size: .8rem; background: var(--soft); padding: .75rem; border-radius: 4px }
+details { margin: .4rem 0 } summary { cursor: pointer }
 nav a { margin-right: 1rem; color: inherit } .cases { max-width: 62rem } .cases figure { margin: .75rem 0 }
 thead th { white-space: normal; vertical-align: bottom }
 """
@@ -95,8 +96,10 @@ def write_page(
     parts = [f"<header><h1>Comparison on {html.escape(data['name'])}</h1><p>{intro}</p></header><main>"]
     parts += _failures(results["failures"])
     parts += _ranking(results, scored, intensity, prevalence)
-    parts += _section("Lesions", "At the calibrated threshold. A prediction and a lesion are a pair if their IoU is above "
-                      "0.1; for panoptic quality above 0.5.", _table(results, _LESIONS))  # fmt: skip
+    note = (
+        "At the calibrated threshold. A prediction and a lesion are a pair if their IoU is above 0.1 (panoptic: 0.5)."
+    )
+    parts += _section("Lesions", note, _table(results, _LESIONS))
     parts += _sizes(results, scored, intensity)
     note = "Cases ranked by the mean of the highest 1 % of their scores, and by the mean of all."
     parts += _section("Whole images", note, _table(results, _IMAGES))
@@ -105,8 +108,10 @@ def write_page(
     hardware = html.escape(", ".join(sorted({entry["cost"]["hardware"] for entry in entries})))
     parts += _section("Cost", f"On {hardware}; one case at a time.", _table(results, _COST, "cost"))
     parts += _pairs(results)
-    parts += ["<section><h2>Cases</h2><p>Of each bundle the best, the median and the worst case by average precision, and "
-              "the healthy case with the highest scores.</p>"]  # fmt: skip
+    note = (
+        "Of each bundle the best, median and worst case by average precision, and the healthy case with highest scores."
+    )
+    parts.append(f"<section><h2>Cases</h2><p>{note}</p>")
     for entry in entries:
         name = entry["bundle"]
         parts.append(f'<details open class="cases"><summary><b>{html.escape(name)}</b></summary>')
@@ -143,12 +148,15 @@ def _ranking(
         _figure(charts.cost_chart(each, baseline, label), "Dashed: the intensity alone.")
         for label, each in points.items()
     ]
+    note = (
+        "Best pixel AP first. For best Dice and the sensitivities the labels choose the threshold; Dice at threshold and "
+        "healthy FPR are at the one from healthy scans."
+    )
     return [
-        *_section("Ranking", "Best pixel AP first. Best Dice and the sensitivities use the labels to choose a threshold; "
-                  "Dice at threshold and healthy FPR use the one from healthy scans.", ranking + _table(results, _RANKING)),
+        *_section("Ranking", note, ranking + _table(results, _RANKING)),
         *_section("Precision and recall", "", against),
         *_section("Quality against cost", "", "".join(costs)),
-    ]  # fmt: skip
+    ]
 
 
 def _sizes(results: Mapping[str, Any], scored: Mapping[str, Scores], intensity: Scores) -> list[str]:
@@ -157,11 +165,13 @@ def _sizes(results: Mapping[str, Any], scored: Mapping[str, Scores], intensity: 
     shown = [index for index, row in enumerate(intensity.size_table()) if row["lesions"]]
     if not shown:
         return []
-    head = "".join(
-        f'<th scope="col" class="number">{charts.size_name(row)}, {row["lesions"]} lesions: AP</th>'
-        '<th scope="col" class="number">found</th>'
-        for row in (intensity.size_table()[index] for index in shown)
+    columns = [intensity.size_table()[index] for index in shown]
+    groups = "".join(
+        f'<th scope="colgroup" colspan="2" class="number">{charts.size_name(row)} ({row["lesions"]})</th>'
+        for row in columns
     )
+    pair = '<th scope="col" class="number">AP</th><th scope="col" class="number">found</th>'
+    head = f"<tr><th></th>{groups}</tr><tr><th></th>{pair * len(columns)}</tr>"
     lines = []
     for name, table in {**tables, intensity.name: intensity.size_table()}.items():
         cells = "".join(
@@ -176,7 +186,8 @@ def _sizes(results: Mapping[str, Any], scored: Mapping[str, Scores], intensity: 
         for i in shown
     )
     lines.append(f'<tr class="baseline"><th scope="row">chance</th>{cells}</tr>')
-    table_html = f'<div class="scroll"><table><thead><tr><th></th>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+    body = f"<thead>{head}</thead><tbody>{''.join(lines)}</tbody>"
+    table_html = f'<div class="scroll"><table>{_caption(results)}{body}</table></div>'
     chart = charts.size_chart(tables, "pixel_ap", "pixel AP")
     note = (
         "AP of the pixels of lesions of one size against all pixels without lesion; small lesions have few pixels, so "
@@ -200,12 +211,20 @@ def _table(results: Mapping[str, Any], columns: Sequence[Column], source: str = 
                 bounds = " – ".join(_number(each, digits, factor) for each in (low, high))
                 cell += f'<span class="range">{bounds}</span>'
             cells += f'<td class="number">{cell}</td>'
+        if "bundle" not in entry and cells.count(">–<") == len(used):
+            continue  # a baseline without any of these numbers
         name, kind = entry.get("bundle", entry.get("name")), "" if "bundle" in entry else ' class="baseline"'
         lines.append(f'<tr{kind}><th scope="row">{html.escape(name)}</th>{cells}</tr>')
     return (
-        f'<div class="scroll"><table><thead><tr><th scope="col">Bundle</th>{head}</tr></thead>'
+        f'<div class="scroll"><table>{_caption(results)}<thead><tr><th scope="col">Bundle</th>{head}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
+
+
+def _caption(results: Mapping[str, Any]) -> str:
+    """What every table is read against."""
+    intensity, chance = (each["metrics"]["pixel_ap"] for each in results["baselines"])
+    return f"<caption>Prevalence {chance:.4f}; intensity alone: pixel AP {intensity:.3f}</caption>"
 
 
 def _pairs(results: Mapping[str, Any]) -> list[str]:
@@ -221,7 +240,8 @@ def _pairs(results: Mapping[str, Any]) -> list[str]:
         for pair in pairs
     )
     table = (
-        '<div class="scroll"><table><thead><tr><th>Bundles</th><th>Metric</th><th class="number">Difference</th>'
+        f'<div class="scroll"><table>{_caption(results)}<thead><tr><th>Bundles</th><th>Metric</th>'
+        '<th class="number">Difference</th>'
         f'<th class="number">p</th></tr></thead><tbody>{lines}</tbody></table></div>'
     )
     note = (

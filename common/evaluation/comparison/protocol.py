@@ -19,22 +19,22 @@ RULES: dict[str, str] = {
     "pooling": "all pixels of all cases together, unless a name says 'case' or 'image'",
     "pixel_ap": "step-wise average precision (no interpolation), 4096 logarithmic bins of scores",
     "oracle_dice": "best Dice over all 4096 bin edges on the test cases themselves: an upper bound",
-    "sensitivity": "threshold at which at most 1 % or 5 % of the pixels outside lesions are called anomalous (labels used)",
+    "sensitivity": "where at most 1 % or 5 % of the pixels outside lesions are called anomalous (labels used)",
     "aupro": "per-region overlap against the false-positive rate up to 0.3, divided by 0.3; 26-connected lesions",
     "dice": "at the threshold calibrated on healthy scans, before small components are removed",
-    "lesions": f"predicted mask at that threshold without small components (min_size) against 26-connected lesions of any "
-    f"size; one to one, highest total IoU, a pair needs IoU > {DETECTION_IOU}",
+    "lesions": f"mask at that threshold without small components (min_size) against 26-connected lesions of any size; "
+    f"one to one, highest total IoU, a pair needs IoU > {DETECTION_IOU}",
     "panoptic_quality": f"sum of IoU of the pairs / (TP + FP/2 + FN/2), a pair needs IoU > {PANOPTIC_IOU}; pooled",
     "hd95": "95th percentile of the symmetric distance of the outlines in mm, mean over the cases with lesion; a case "
     "with an empty prediction counts with the diagonal of the grid (hd95_empty says how many)",
     "image_score": "top1: mean of the highest 1 % of the scores in the region; mean: of all",
-    "restoration": f"SSIM (Gaussian window of 11 pixels, σ 1.5) and mean absolute change in the region: of healthy cases, "
-    f"and of the others farther than {MARGIN_MM:g} mm from a lesion",
-    "sizes": f"diameter of the disc (one slice) or ball of equal size, ranges in mm {[list(size) for size in SIZES_MM]}; found: "
-    f"at least {DETECTION_IOU:.0%} of the lesion at or above the threshold",
+    "restoration": "SSIM (Gaussian window of 11 pixels, σ 1.5) and mean absolute change in the region: of healthy "
+    f"cases, and of the others farther than {MARGIN_MM:g} mm from a lesion",
+    "sizes": f"diameter of the disc (one slice) or ball of equal size, ranges in mm {[list(size) for size in SIZES_MM]}"
+    f"; found: at least {DETECTION_IOU:.0%} of the lesion at or above the threshold",
     "intensity": "the image itself as the score, bright or dark, whichever has the higher pixel AP (labels used)",
     "seconds": "in the inferer alone, one case at a time, the first case of a process left out",
-    "gflop": "counted on the first case (multiply and add are two), over its evaluations, times the evaluations a slice",
+    "gflop": "counted on the first case (multiply and add are two), over its evaluations, times those a slice",
     "memory": "highest allocated (GPU) or resident, program included (CPU)",
 }
 

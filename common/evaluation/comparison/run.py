@@ -27,7 +27,7 @@ __all__ = ["Job", "Processes", "run_cases"]
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that ``torchrun`` started; alone without it."""
+    """Where this process stands among those that ``torchrun`` started; alone without it."""
 
     rank: int = field(default_factory=lambda: int(os.environ.get("RANK", "0")))
     count: int = field(default_factory=lambda: int(os.environ.get("WORLD_SIZE", "1")))
