@@ -163,6 +163,48 @@ class Zoo:
         if results.get("failures"):
             raise SystemExit(1)
 
+    def calibrate(
+        self,
+        bundle: str,
+        data: str,
+        fpr: float = 0.01,
+        split: str | None = None,
+        settings: str | None = None,
+        weights: str | None = None,
+        out: str | None = None,
+        calibrated_on: str | None = None,
+        device: str | None = None,
+        bundles_dir: str | None = None,
+    ) -> None:
+        """Find a bundle's threshold on healthy scans, and write it beside the weights, where inference looks for it.
+
+        Args:
+            bundle: name or folder.
+            data: the healthy scans.
+            fpr: share of their voxels that may be called anomalous.
+            split: of the data set.
+            settings: a JSON file of overrides, as of ``compare``.
+            weights: a file, in place of the bundle's own.
+            out: the file to write; by default threshold.json beside the weights.
+            calibrated_on: the scans in words, kept in the file.
+            device: to run on.
+            bundles_dir: the folder that holds the bundles, as of ``list``.
+        """
+        from common.evaluation.calibrate import calibrate
+
+        calibrate(
+            str(bundle),
+            str(data),
+            bundles_dir=_bundle_folder(bundles_dir),
+            fpr=float(fpr),
+            split=None if split is None else str(split),
+            settings=settings,
+            weights=weights,
+            output=out,
+            calibrated_on=calibrated_on,
+            device=device,
+        )
+
     def demo(
         self, output_dir: str = "demo_output", bundle: str = "thor", num_inference_steps: int | None = None
     ) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ignite.engine import Engine, Events
 
 from common.anomaly import Threshold
@@ -13,7 +15,36 @@ from common.errors import InputError
 from common.evaluation.histogram import ScoreHistogram
 from common.networks import sha256
 
-__all__ = ["ThresholdCalibration"]
+__all__ = ["ThresholdCalibration", "quantile_interval", "subject_hash"]
+
+
+def subject_hash(subject: str) -> str:
+    """A subject's name as it may be told: 16 digits of its SHA-256. Who knows the names can still recognise them."""
+    return hashlib.sha256(subject.encode()).hexdigest()[:16]
+
+
+def quantile_interval(histograms: Mapping[str, ScoreHistogram], quantile: float, draws: int = 1000) -> list[float]:
+    """95 % interval of a quantile of the pooled scores, from drawing the subjects anew.
+
+    Args:
+        histograms: of the healthy scores of each subject.
+        quantile: in (0, 1).
+        draws: how often; the random numbers are the same every time.
+
+    Returns:
+        lower and upper end; empty with fewer than two subjects.
+    """
+    if len(histograms) < 2:
+        return []
+    counts = np.stack([histogram.counts[0] for histogram in histograms.values()])
+    generator = np.random.default_rng(0)
+    values = []
+    for weights in generator.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=draws):
+        drawn = ScoreHistogram()
+        drawn.counts[0] = weights @ counts
+        values.append(drawn.quantile(quantile))
+    low, high = np.quantile(values, [0.025, 0.975])
+    return [float(low), float(high)]
 
 
 class ThresholdCalibration:
@@ -26,6 +57,9 @@ class ThresholdCalibration:
         settings: under which the threshold holds.
         weights: of the network; their hash is recorded.
 
+    Attributes:
+        threshold: what was written; none before the end.
+
     Raises:
         InputError: a quantile outside (0, 1); at run time, a case with a lesion, or maps that are zero there.
     """
@@ -37,7 +71,9 @@ class ThresholdCalibration:
             raise InputError(f"quantile {quantile}", "is not between 0 and 1", "use e.g. 0.99 for 1 % false positives")
         self.path, self.quantile, self.calibrated_on = Path(path), quantile, calibrated_on
         self.settings, self.weights = dict(settings), weights
-        self.histogram, self.cases = ScoreHistogram(), 0
+        self.histograms: dict[str, ScoreHistogram] = {}
+        self.cases = 0
+        self.threshold: Threshold | None = None
 
     def attach(self, engine: Engine) -> None:
         """Collect over a run and write at its end."""
@@ -51,21 +87,28 @@ class ThresholdCalibration:
             if case.get("label", 0) or ("mask" in case and bool(case["mask"].any())):
                 raise InputError(case["case"], "has a lesion", "calibrate on healthy scans only (give their --split)")
             scores = result["anomaly_map"].as_tensor()
-            self.histogram.update(scores, scores.new_zeros(scores.shape), case["brain_mask"].as_tensor())
+            histogram = self.histograms.setdefault(str(case.get("subject", case["case"])), ScoreHistogram())
+            histogram.update(scores, scores.new_zeros(scores.shape), case["brain_mask"].as_tensor())
             self.cases += 1
 
     def _finish(self) -> None:
-        value = self.histogram.quantile(self.quantile)
+        pooled = sum(self.histograms.values(), ScoreHistogram())
+        value = pooled.quantile(self.quantile)
         if not value > 0:
             raise InputError(self.path, f"quantile {self.quantile} of the maps is {value}", "use a higher quantile")
-        threshold = Threshold(
+        self.threshold = Threshold(
             value=value,
             quantile=self.quantile,
             calibrated_on=self.calibrated_on,
             cases=self.cases,
-            voxels=self.histogram.negatives,
+            voxels=pooled.negatives,
             settings=self.settings,
             weights_sha256=sha256(self.weights),
+            interval=quantile_interval(self.histograms, self.quantile),
+            subjects=sorted(map(subject_hash, self.histograms)),
         )
-        threshold.save(self.path)
-        print(f"threshold {value:.6g} (quantile {self.quantile} of {self.cases} healthy cases) → {self.path}")
+        self.threshold.save(self.path)
+        interval = self.threshold.interval
+        bounds = f" [{interval[0]:.6g}, {interval[1]:.6g}]" if interval else ""
+        found = f"quantile {self.quantile:g} of {self.cases} healthy cases of {len(self.histograms)} subjects"
+        print(f"threshold {value:.6g}{bounds} ({found}) → {self.path}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from common.evaluation.comparison.case import CaseRecord, subject_hash
+from common.evaluation.comparison.case import CaseRecord
 from common.evaluation.comparison.compare import compare, summary_of
 
-__all__ = ["CaseRecord", "compare", "subject_hash", "summary_of"]
+__all__ = ["CaseRecord", "compare", "summary_of"]

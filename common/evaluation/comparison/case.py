@@ -15,7 +15,7 @@ import numpy as np
 from common.errors import InputError
 from common.files import write_atomic
 
-__all__ = ["CaseRecord", "Cost", "fingerprint", "subject_hash"]
+__all__ = ["CaseRecord", "Cost", "fingerprint"]
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,3 @@ def fingerprint(case: Mapping[str, Any]) -> str:
                         digest.update(hashlib.file_digest(stream, "sha256").digest())
     digest.update(str(case.get("label")).encode())
     return digest.hexdigest()[:16]
-
-
-def subject_hash(subject: str) -> str:
-    """A subject's name as it may be told: 16 digits of its SHA-256. Who knows the names can still recognise them."""
-    return hashlib.sha256(subject.encode()).hexdigest()[:16]

@@ -193,6 +193,6 @@ def _chart(name: str, size: tuple[float, float]) -> Iterator[tuple[Any, list[str
     svg = svg[svg.index("<svg") :]
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, variable)
-    for size in ("width", "height"):  # the page decides
-        svg = re.sub(rf'(<svg[^>]*?) {size}="[^"]*"', r"\1", svg, count=1)
+    for attribute in ("width", "height"):  # the page decides
+        svg = re.sub(rf'(<svg[^>]*?) {attribute}="[^"]*"', r"\1", svg, count=1)
     done.append(re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL))

@@ -146,8 +146,8 @@ def _report(
     rows = [{"bundle": name, **row} for name, scores in scored.items() for row in scores.rows]
     write_atomic(output / "cases.csv", _csv(rows).encode())
     if not scored:
-        reasons = "; ".join(f"{failure['bundle']}: {failure['error']}" for failure in failures)
-        raise InputError(output, f"no bundle has all {len(cases)} cases ({reasons})", "see the messages above")
+        told = "; ".join(f"{failure['bundle']}: {failure['error']}" for failure in failures)
+        raise InputError(output, f"no bundle has all {len(cases)} cases ({told})", "see the messages above")
     write_page(output / "report.html", results, scored, intensity, {job.bundle.name: job for job in jobs})
     return results
 

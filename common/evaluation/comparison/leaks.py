@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from common.anomaly import Threshold
 from common.data import Case
-from common.evaluation.comparison.case import subject_hash
+from common.evaluation.calibration import subject_hash
 from common.evaluation.comparison.scores import Scores
 
 __all__ = ["Finding", "check_data", "check_scores", "check_threshold"]

@@ -149,7 +149,7 @@ def _ranking(
         for label, each in points.items()
     ]
     note = (
-        "Best pixel AP first. For best Dice and the sensitivities the labels choose the threshold; Dice at threshold and "
+        "Best pixel AP first. For best Dice and sensitivities the labels choose the threshold; Dice at threshold and "
         "healthy FPR are at the one from healthy scans."
     )
     return [
