@@ -205,6 +205,51 @@ class Zoo:
             device=device,
         )
 
+    def robustness(
+        self,
+        bundle: str,
+        data: str,
+        out: str,
+        split: str | None = None,
+        settings: str | None = None,
+        weights: str | None = None,
+        max_cases: int = 40,
+        attack_cases: int = 20,
+        device: str | None = None,
+        bundles_dir: str | None = None,
+    ) -> None:
+        """Measure what noise, blur, contrast, masks … and a small attack cost a bundle, and write a card.
+
+        Args:
+            bundle: name or folder.
+            data: cases with masks; whoever has the label 0 needs none.
+            out: folder for robustness.json, robustness.md and robustness.html.
+            split: of the data set.
+            settings: a JSON file of overrides, as of ``compare``.
+            weights: a file, in place of the bundle's own.
+            max_cases: use the first cases only.
+            attack_cases: how many of them to attack; 0 for none.
+            device: to run on.
+            bundles_dir: the folder that holds the bundles, as of ``list``.
+        """
+        from common.evaluation.robustness import robustness
+
+        card = robustness(
+            str(bundle),
+            str(data),
+            str(out),
+            bundles_dir=_bundle_folder(bundles_dir),
+            split=None if split is None else str(split),
+            settings=settings,
+            weights=weights,
+            max_cases=int(max_cases),
+            attack_cases=int(attack_cases),
+            device=device,
+        )
+        worst = min(card["perturbations"], key=lambda row: row["change"])
+        change = f"{worst['kind']} {worst['strength']:g} changes it by {worst['change']:+.3f}"
+        print(f"pixel AP {card['clean']['pixel_ap']:.3f}; {change} → {Path(str(out)) / 'robustness.html'}")
+
     def demo(
         self, output_dir: str = "demo_output", bundle: str = "thor", num_inference_steps: int | None = None
     ) -> None:

@@ -183,7 +183,7 @@ class AnomalyInferer(Inferer):
             total=len(batches) * self.evaluations_per_slice, desc="Sampling", disable=None if self.progress else True
         ) as bar:
             for batch in batches:
-                padded, undo = _pad(slices[batch], getattr(network, "size_divisor", 1))
+                padded, undo = pad_to(slices[batch], getattr(network, "size_divisor", 1))
                 result = self._restore(
                     padded, denoiser, [slice_seeds[index] for index in batch], lambda _: bar.update()
                 )
@@ -260,7 +260,7 @@ def _to_volumes(x: Tensor, cases: int) -> Tensor:
     return x.unflatten(0, (cases, -1)).movedim(1, -1)
 
 
-def _pad(x: Tensor, divisor: int) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+def pad_to(x: Tensor, divisor: int) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """Pad with background to sizes divisible by ``divisor``; also how to undo it."""
     sizes = x.shape[2:]
     missing = [(-size) % divisor for size in sizes]

@@ -23,17 +23,18 @@ _VARIABLES = {_TEXT: "var(--text)", _FAINT: "var(--faint)", _LINE: "var(--line)"
 _Interval = tuple[str, float, Sequence[float]]
 
 
-def interval_chart(rows: Sequence[_Interval], lines: Mapping[str, float], label: str) -> str:
+def interval_chart(rows: Sequence[_Interval], lines: Mapping[str, float], label: str, one_colour: bool = False) -> str:
     """A point and its interval for each bundle, best at the top, and vertical lines for baselines.
 
     Args:
         rows: name, value and (low, high).
         lines: value of each baseline.
         label: of the axis.
+        one_colour: for rows that are no ranking.
     """
     with _chart("intervals", (8.6, 0.9 + 0.27 * len(rows))) as (axis, done):
         for index, (name, value, (low, high)) in enumerate(rows):
-            colour = colour_of(index)
+            colour = colour_of(0 if one_colour else index)
             axis.plot([low, high], [index, index], color=colour, linewidth=2.2, alpha=0.55, solid_capstyle="butt")
             axis.plot([value], [index], "o", color=colour, markersize=5.5, label=name)
         for place, value in enumerate(lines.values()):
