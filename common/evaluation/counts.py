@@ -27,7 +27,7 @@ def average_precision(counts: np.ndarray) -> np.ndarray:
     """
     total = above(counts)
     both, positives = total.sum(axis=-2), total[..., 1, :]
-    precision = positives[..., :-1] / np.maximum(both[..., :-1], 1)
+    precision = positives[..., :-1] / np.where(both[..., :-1] > 0, both[..., :-1], 1)
     return _divide((counts[..., 1, :] * precision).sum(axis=-1), positives[..., 0])
 
 

@@ -1,0 +1,209 @@
+"""Bundles beside each other: whatever is in the folder is compared, on the same cases, and not computed twice."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from common import InputError
+from common.cli import main
+from common.data import load_cases
+from common.evaluation.calibration import subject_hash
+from common.evaluation.comparison.case import CaseRecord, fingerprint
+from common.evaluation.comparison.compare import compare
+from common.evaluation.comparison.run import Job, Processes, run_cases
+from common.evaluation.robustness import card as robustness_card
+from common.evaluation.robustness import robustness
+from common.evaluation.robustness.perturbations import PERTURBATIONS
+from tests.bundles import zoo
+
+NAMES = ("dae", "ddpm")
+
+
+@pytest.fixture
+def settings(overrides: Any, tmp_path: Path) -> Path:
+    """Tiny networks for two bundles."""
+    file = tmp_path / "settings.json"
+    file.write_text(json.dumps({name: overrides(zoo.named(name)) for name in NAMES}))
+    return file
+
+
+def run(pictures: Path, output: Path, settings: Path, **changes: Any) -> dict[str, Any]:
+    options = {"bundles_dir": zoo.ROOT / "bundles", "bundles": NAMES, "split": "validation", "settings": str(settings)}
+    return compare(str(pictures), output, **{**options, "draws": 50, **changes})
+
+
+def test_comparison(pictures: Path, settings: Path, overrides: Any, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    results = run(pictures, output, settings)
+    assert json.loads((output / "results.json").read_text())["bundles"][0]["bundle"] == results["bundles"][0]["bundle"]
+    assert {entry["bundle"] for entry in results["bundles"]} == set(NAMES)
+    assert results["failures"] == []
+    assert results["data"]["cases"] == 4
+    for entry in results["bundles"]:
+        folder = tmp_path / entry["bundle"]
+        options = overrides(zoo.named(entry["bundle"]))
+        zoo.infer(zoo.named(entry["bundle"]), pictures, folder, "evaluate.json", split="validation", **options)
+        alone = json.loads((folder / "metrics.json").read_text())["metrics"]
+        for name, value in alone.items():
+            assert entry["metrics"][name] == pytest.approx(value, abs=1e-12), name
+        low, high = entry["intervals"]["pixel_ap"]
+        assert low <= high
+        protocol = entry["protocol"]
+        assert protocol["threshold"]["value"] == 0.05
+        assert len(protocol["weights_sha256"]["weights"]) == 64
+        assert protocol["spacing_mm"] == pytest.approx([2, 2, 1])
+        assert entry["cost"]["gflop_per_slice"] > 0
+        assert entry["cost"]["network_evaluations_per_slice"] == {"dae": 1, "ddpm": 3}[entry["bundle"]]
+    names = [row["name"] for row in csv.DictReader((output / "results.csv").open())]
+    assert names[2].startswith("intensity")
+    assert names[3] == "chance"
+    assert {pair["metric"] for pair in results["pairs"]} == {"pixel_ap", "case_ap_mean"}
+    assert len((output / "cases.csv").read_text().splitlines()) == 1 + 2 * 4
+    page = (output / "report.html").read_text()
+    assert page.count("<svg") == 5
+    assert page.count("data:image/png") == 2 * 4
+    for outside in ('src="http', 'href="http', "url(", "@import", str(zoo.ROOT), str(tmp_path)):
+        assert outside not in page.replace("url(#", ""), outside
+
+
+def test_what_is_there_is_not_computed_again(
+    pictures: Path, settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out"
+    first = run(pictures, output, settings, bundles="dae")
+    stored = {path: path.stat().st_mtime_ns for path in output.rglob("*.npz")}
+    assert len(stored) == 4
+    lost = next(iter(stored))
+    lost.unlink()
+    again = run(pictures, output, settings, bundles="dae")
+    assert {path for path in stored if path.stat().st_mtime_ns != stored[path]} == {lost}
+    assert again["bundles"][0]["metrics"] == pytest.approx(first["bundles"][0]["metrics"], nan_ok=True)
+
+    content = json.loads(settings.read_text())
+    settings.write_text(json.dumps({**content, "dae": {**content["dae"], "median": 1}}))
+    with pytest.raises(InputError, match=r"4 of 4 cases are missing"):
+        run(pictures, output, settings, bundles="dae", score_only=True)
+    changed = run(pictures, output, settings, bundles="dae")
+    assert changed["bundles"][0]["metrics"]["pixel_ap"] != first["bundles"][0]["metrics"]["pixel_ap"]
+    settings.write_text(json.dumps({**content, "dae": {**content["dae"], "median": 1, "threshold": 0.2}}))
+    monkeypatch.setattr("common.evaluation.comparison.collect.Meter.__call__", None)
+    other = run(pictures, output, settings, bundles="dae")  # a threshold needs no new maps
+    assert other["bundles"][0]["metrics"]["threshold"] == 0.2
+
+
+def test_a_bundle_that_fails_does_not_stop_the_others(
+    pictures: Path, settings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And a bundle is compared because its folder is there."""
+    folder = tmp_path / "bundles"
+    for name, source in (("mine", "dae"), ("broken", "ddpm")):
+        shutil.copytree(zoo.named(source), folder / name, ignore=shutil.ignore_patterns("models", "docs"))
+    content = json.loads(settings.read_text())
+    (tmp_path / "not.pt").write_bytes(b"no weights")
+    broken = {**content["ddpm"], "weights": str(tmp_path / "not.pt")}
+    settings.write_text(json.dumps({"mine": content["dae"], "broken": broken}))
+    words = ["compare", pictures, tmp_path / "out", "--split", "validation", "--settings", settings, "--draws", 20]
+    with pytest.raises(SystemExit) as stop:
+        main([*map(str, words), "--bundles_dir", str(folder)])
+    assert stop.value.code == 1
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [entry["bundle"] for entry in results["bundles"]] == ["mine"]
+    (failure,) = results["failures"]
+    assert failure["bundle"] == "broken"
+    assert "not.pt: cannot be read as weights" in failure["error"]
+    assert "failed: broken" in capsys.readouterr().out
+    assert "broken" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_processes_share_the_cases(pictures: Path, settings: Path, tmp_path: Path) -> None:
+    cases = load_cases(pictures, "validation", truth="mask")
+    data = {case["case"]: fingerprint(case) for case in cases}
+    given = json.loads(settings.read_text())["dae"]
+    maps = {}
+    for count in (1, 2):
+        job = Job(zoo.named("dae"), tmp_path / str(count), str(pictures), "validation", given)
+        for rank in range(count):
+            run_cases(job, cases, data, Processes(rank, count), "dae")
+            if (rank, count) == (0, 2):
+                assert len(list(job.folder.glob("*.npz"))) == 2
+        assert job.failures() == []
+        maps[count] = [each.anomaly_map for each in job.records(cases)]
+    for one, two in zip(maps[1], maps[2], strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"settings": {"thorr": {}}}, "not there: thorr"), ({"settings": {"dae": {"medain": 1}}}, "has no medain")],
+)
+def test_slips_are_refused_before_anything_runs(
+    pictures: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    file = tmp_path / "settings.json"
+    file.write_text(json.dumps(changes["settings"]))
+    with pytest.raises(InputError, match=message):
+        run(pictures, tmp_path / "out", file)
+    assert not (tmp_path / "out").exists()
+
+
+def test_calibration_from_the_command_line(
+    healthy: Path, pictures: Path, settings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = json.loads(settings.read_text())["dae"]
+    weights = shutil.copy(content["weights"], tmp_path / "model.pt")
+    settings.write_text(json.dumps({"dae": {key: value for key, value in content.items() if key != "weights"}}))
+    words = ["calibrate", "dae", pictures, "--split", "training", "--fpr", 0.05, "--settings", settings]
+    main([*map(str, words), "--weights", str(weights)])
+    assert "quantile 0.95 of 4 healthy cases of 4 subjects" in capsys.readouterr().out
+    found = json.loads((tmp_path / "threshold.json").read_text())  # beside the weights
+    assert found["interval"][0] <= found["value"] <= found["interval"][1]
+    assert found["subjects"] == sorted(subject_hash(f"training_{index}") for index in (0, 2, 4, 6))
+    with pytest.raises(SystemExit) as stop:
+        main(["calibrate", "dae", str(healthy), "--fpr", "1.5"])
+    assert stop.value.code == 2
+
+    # Inference takes it, and a comparison sees that it does not come from its cases, or that it does.
+    use = {**content, "weights": str(weights), "threshold": str(tmp_path / "threshold.json")}
+    settings.write_text(json.dumps({"dae": use}))
+    for split, status in (("validation", "ok"), ("training", "leak")):
+        results = run(pictures, tmp_path / split, settings, bundles="dae", split=split)
+        checks = {leak["check"]: leak["status"] for leak in results["leaks"]}
+        assert checks["threshold is not from the test cases"] == status
+        assert checks["threshold belongs to settings and weights"] == "ok"
+        assert results["bundles"][0]["metrics"]["threshold"] == found["value"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_robustness_card(
+    name: str, pictures: Path, settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = tuple(each for each in PERTURBATIONS if each.name in ("noise", "rotation", "mask too small"))
+    monkeypatch.setattr(robustness_card, "PERTURBATIONS", chosen)
+    monkeypatch.setattr(robustness_card, "EPSILONS", (0.02,))
+    options = {"bundles_dir": zoo.ROOT / "bundles", "split": "validation", "settings": str(settings)}
+    card = robustness(name, str(pictures), tmp_path, attack_cases=2, draws=20, **options)
+    assert [row["kind"] for row in card["perturbations"]] == ["noise"] * 3 + ["rotation"] * 3 + ["mask too small"] * 3
+    for row in card["perturbations"]:
+        assert row["change"] == pytest.approx(row["pixel_ap"] - card["clean"]["pixel_ap"])
+        assert row["change_interval"][0] <= row["change_interval"][1]
+    (row,) = card["attack"]["rows"]
+    assert "gradient descent" in card["attack"]["method"]
+    assert row["l2_mean"] > 0
+    assert json.loads((tmp_path / "robustness.json").read_text())["cases"] == 4
+    text = (tmp_path / "robustness.md").read_text()
+    assert text.count("\n| noise |") == 4  # three strengths, and beside the attack
+    assert "<svg" in (tmp_path / "robustness.html").read_text()
+
+
+def test_stored_cases_are_small(pictures: Path, settings: Path, tmp_path: Path) -> None:
+    run(pictures, tmp_path, settings, bundles="dae", max_cases=2)
+    (first, second) = sorted((tmp_path / "cases" / "dae").glob("*.npz"))
+    assert first.stat().st_size < 150_000
+    assert CaseRecord.load(second).anomaly_map.dtype == np.float32
