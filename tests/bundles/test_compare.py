@@ -187,7 +187,7 @@ def test_robustness_card(
     chosen = tuple(each for each in PERTURBATIONS if each.name in ("noise", "rotation", "mask too small"))
     monkeypatch.setattr(robustness_card, "PERTURBATIONS", chosen)
     monkeypatch.setattr(robustness_card, "EPSILONS", (0.02,))
-    options = {"bundles_dir": zoo.ROOT / "bundles", "split": "validation", "settings": str(settings)}
+    options: dict[str, Any] = {"bundles_dir": zoo.ROOT / "bundles", "split": "validation", "settings": str(settings)}
     card = robustness(name, str(pictures), tmp_path, attack_cases=2, draws=20, **options)
     assert [row["kind"] for row in card["perturbations"]] == ["noise"] * 3 + ["rotation"] * 3 + ["mask too small"] * 3
     for row in card["perturbations"]:

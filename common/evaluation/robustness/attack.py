@@ -115,8 +115,8 @@ class Attack:
                 leaf = (image + change).requires_grad_()
                 value = loss(leaf)
                 (gradient,) = torch.autograd.grad(value, leaf, allow_unused=True) if value.requires_grad else (None,)
-            if float(value) < lowest:
-                best, lowest = image + change, float(value)
+            if float(value.detach()) < lowest:
+                best, lowest = image + change, float(value.detach())
             if step == self.steps:
                 break
             if gradient is None or not bool(torch.isfinite(gradient).all()) or not bool(gradient.any()):

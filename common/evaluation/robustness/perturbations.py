@@ -99,7 +99,10 @@ def _gamma(image: Tensor, gamma: float, seed: int) -> Any:
 
 
 def _bias(image: Tensor, strength: float, seed: int) -> Any:
-    return RandBiasField(prob=1, degree=3, coeff_range=(0, strength)).set_random_state(seed)(image)
+    """One field for all slices; the mean of the image stays, since the preprocessing would bring it back."""
+    field = RandBiasField(prob=1, degree=3, coeff_range=(-strength, strength)).set_random_state(seed)
+    factor = torch.as_tensor(np.asarray(field(torch.ones_like(image[..., 0]))))[..., None]
+    return image * factor * (image.mean() / (image * factor).mean().clamp_min(1e-6))
 
 
 def _resolution(image: Tensor, factor: float, seed: int) -> Any:
@@ -134,7 +137,9 @@ PERTURBATIONS: tuple[Perturbation, ...] = (
     Perturbation("noise", "σ, share of the range", (0.02, 0.05, 0.1), _image(_noise), "Gaussian noise"),
     Perturbation("blur", "σ in pixels", (0.5, 1.0, 2.0), _image(_blur), "Gaussian blur in plane"),
     Perturbation("gamma", "exponent", (0.7, 0.85, 1.2, 1.5), _image(_gamma), "another contrast"),
-    Perturbation("bias field", "largest coefficient", (0.1, 0.3, 0.5), _image(_bias), "smooth field of degree 3"),
+    Perturbation(
+        "bias field", "largest coefficient", (0.1, 0.3, 0.5), _image(_bias), "smooth field of degree 3, mean kept"
+    ),
     Perturbation("rotation", "degrees", (5.0, 10.0, 20.0), _rotation, "in plane, masks with it"),
     Perturbation("resolution", "factor", (1.5, 2.0, 3.0), _image(_resolution), "coarser in plane, and back"),
     Perturbation("mask too small", "pixels", (1.0, 2.0, 4.0), _small_mask, "brain mask eroded; scored in the true one"),
