@@ -138,7 +138,7 @@ PERTURBATIONS: tuple[Perturbation, ...] = (
     Perturbation("blur", "σ in pixels", (0.5, 1.0, 2.0), _image(_blur), "Gaussian blur in plane"),
     Perturbation("gamma", "exponent", (0.7, 0.85, 1.2, 1.5), _image(_gamma), "another contrast"),
     Perturbation(
-        "bias field", "largest coefficient", (0.1, 0.3, 0.5), _image(_bias), "smooth field of degree 3, mean kept"
+        "bias field", "largest coefficient", (0.03, 0.1, 0.2), _image(_bias), "smooth field of degree 3, mean kept"
     ),
     Perturbation("rotation", "degrees", (5.0, 10.0, 20.0), _rotation, "in plane, masks with it"),
     Perturbation("resolution", "factor", (1.5, 2.0, 3.0), _image(_resolution), "coarser in plane, and back"),
