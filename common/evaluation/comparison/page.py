@@ -15,52 +15,21 @@ from common.evaluation.comparison import charts
 from common.evaluation.comparison.case import CaseRecord
 from common.evaluation.comparison.run import Job
 from common.evaluation.comparison.scores import Scores
+from common.evaluation.comparison.tables import (
+    COST,
+    IMAGES,
+    LESIONS,
+    RANKING,
+    RESTORATION,
+    caption,
+    metric_table,
+    number,
+)
 from common.evaluation.report import case_figure, html_page
 from common.files import write_atomic
 
 __all__ = ["write_page"]
 
-Column = tuple[str, str, int, float, str]
-"""Heading, key, digits, factor, unit."""
-
-_RANKING: tuple[Column, ...] = (
-    ("pixel AP", "pixel_ap", 3, 1, ""),
-    ("AP per case", "case_ap_mean", 3, 1, ""),
-    ("best Dice", "oracle_dice", 3, 1, ""),
-    ("Dice at threshold", "dice", 3, 1, ""),
-    ("healthy FPR", "healthy_fpr", 2, 100, " %"),
-    ("sens. at 1 %", "sensitivity_fpr1", 3, 1, ""),
-    ("sens. at 5 %", "sensitivity_fpr5", 3, 1, ""),
-    ("AUPRO", "aupro", 3, 1, ""),
-)
-_LESIONS: tuple[Column, ...] = (
-    ("sensitivity", "lesion_sensitivity", 3, 1, ""),
-    ("precision", "lesion_precision", 3, 1, ""),
-    ("F1", "lesion_f1", 3, 1, ""),
-    ("false lesions a case", "false_lesions_per_case", 2, 1, ""),
-    ("panoptic quality", "panoptic_quality", 3, 1, ""),
-    ("HD95", "hd95_mm", 1, 1, " mm"),
-    ("empty predictions", "hd95_empty", 0, 1, ""),
-)
-_IMAGES: tuple[Column, ...] = (
-    ("AUROC, top 1 %", "image_auroc_top1", 3, 1, ""),
-    ("AUROC, mean", "image_auroc_mean", 3, 1, ""),
-    ("AP, top 1 %", "image_ap_top1", 3, 1, ""),
-    ("AP, mean", "image_ap_mean", 3, 1, ""),
-)
-_RESTORATION: tuple[Column, ...] = (
-    ("SSIM, healthy cases", "ssim_healthy", 3, 1, ""),
-    ("change, healthy cases", "mae_healthy", 4, 1, ""),
-    ("SSIM outside lesions", "ssim_outside_lesion", 3, 1, ""),
-    ("change outside lesions", "mae_outside_lesion", 4, 1, ""),
-    ("change inside lesions", "lesion_change", 4, 1, ""),
-)
-_COST: tuple[Column, ...] = (
-    ("evaluations a slice", "network_evaluations_per_slice", 1, 1, ""),
-    ("GFLOP a slice", "gflop_per_slice", 1, 1, ""),
-    ("seconds a slice", "seconds_per_slice", 3, 1, ""),
-    ("peak memory", "peak_mib", 0, 1, " MiB"),
-)
 _STYLE = """
 body { max-width: 76rem } figure.chart svg { display: block; width: 100%; height: auto; max-width: 62rem }
 figure.chart text { font-family: inherit !important } .range { color: var(--faint); font-size: .8em; display: block }
@@ -99,14 +68,14 @@ def write_page(
     note = (
         "At the calibrated threshold. A prediction and a lesion are a pair if their IoU is above 0.1 (panoptic: 0.5)."
     )
-    parts += _section("Lesions", note, _table(results, _LESIONS))
+    parts += _section("Lesions", note, metric_table(results, LESIONS))
     parts += _sizes(results, scored, intensity)
     note = "Cases ranked by the mean of the highest 1 % of their scores, and by the mean of all."
-    parts += _section("Whole images", note, _table(results, _IMAGES))
+    parts += _section("Whole images", note, metric_table(results, IMAGES))
     note = "The pseudo-healthy image against the input: healthy tissue should stay, lesions should go."
-    parts += _section("Restoration", note, _table(results, _RESTORATION))
+    parts += _section("Restoration", note, metric_table(results, RESTORATION))
     hardware = html.escape(", ".join(sorted({entry["cost"]["hardware"] for entry in entries})))
-    parts += _section("Cost", f"On {hardware}; one case at a time.", _table(results, _COST, "cost"))
+    parts += _section("Cost", f"On {hardware}; one case at a time.", metric_table(results, COST, "cost"))
     parts += _pairs(results)
     note = (
         "Of each bundle the best, median and worst case by average precision, and the healthy case with highest scores."
@@ -153,7 +122,7 @@ def _ranking(
         "healthy FPR are at the one from healthy scans."
     )
     return [
-        *_section("Ranking", note, ranking + _table(results, _RANKING)),
+        *_section("Ranking", note, ranking + metric_table(results, RANKING)),
         *_section("Precision and recall", "", against),
         *_section("Quality against cost", "", "".join(costs)),
     ]
@@ -175,56 +144,25 @@ def _sizes(results: Mapping[str, Any], scored: Mapping[str, Scores], intensity: 
     lines = []
     for name, table in {**tables, intensity.name: intensity.size_table()}.items():
         cells = "".join(
-            f'<td class="number">{_number(table[i]["pixel_ap"], 3)}</td><td class="number">'
-            f"{_number(table[i]['found'], 0, 100, ' %')}</td>"
+            f'<td class="number">{number(table[i]["pixel_ap"], 3)}</td><td class="number">'
+            f"{number(table[i]['found'], 0, 100, ' %')}</td>"
             for i in shown
         )
         kind = "" if name in tables else ' class="baseline"'
         lines.append(f'<tr{kind}><th scope="row">{html.escape(name)}</th>{cells}</tr>')
     cells = "".join(
-        f'<td class="number">{_number(intensity.size_table()[i]["prevalence"], 4)}</td><td class="number">–</td>'
+        f'<td class="number">{number(intensity.size_table()[i]["prevalence"], 4)}</td><td class="number">–</td>'
         for i in shown
     )
     lines.append(f'<tr class="baseline"><th scope="row">chance</th>{cells}</tr>')
     body = f"<thead>{head}</thead><tbody>{''.join(lines)}</tbody>"
-    table_html = f'<div class="scroll"><table>{_caption(results)}{body}</table></div>'
+    table_html = f'<div class="scroll"><table>{caption(results)}{body}</table></div>'
     chart = charts.size_chart(tables, "pixel_ap", "pixel AP")
     note = (
         "AP of the pixels of lesions of one size against all pixels without lesion; small lesions have few pixels, so "
         "their AP is low by chance. Found: at least a tenth of the lesion lies above the threshold."
     )
     return _section("By size of the lesion", note, _figure(chart, "") + table_html)
-
-
-def _table(results: Mapping[str, Any], columns: Sequence[Column], source: str = "metrics") -> str:
-    """Bundles, then baselines; a column that is empty everywhere is left out."""
-    entries = [*results["bundles"], *results["baselines"]]
-    used = [c for c in columns if any(_number(entry.get(source, {}).get(c[1])) != "–" for entry in entries)]
-    head = "".join(f'<th scope="col" class="number">{html.escape(column[0])}</th>' for column in used)
-    lines = []
-    for entry in entries:
-        cells = ""
-        for _, key, digits, factor, unit in used:
-            cell = _number(entry.get(source, {}).get(key), digits, factor, unit)
-            low, high = entry.get("intervals", {}).get(key, (math.nan, math.nan))
-            if cell != "–" and not math.isnan(low):
-                bounds = " – ".join(_number(each, digits, factor) for each in (low, high))
-                cell += f'<span class="range">{bounds}</span>'
-            cells += f'<td class="number">{cell}</td>'
-        if "bundle" not in entry and cells.count(">–<") == len(used):
-            continue  # a baseline without any of these numbers
-        name, kind = entry.get("bundle", entry.get("name")), "" if "bundle" in entry else ' class="baseline"'
-        lines.append(f'<tr{kind}><th scope="row">{html.escape(name)}</th>{cells}</tr>')
-    return (
-        f'<div class="scroll"><table>{_caption(results)}<thead><tr><th scope="col">Bundle</th>{head}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
-    )
-
-
-def _caption(results: Mapping[str, Any]) -> str:
-    """What every table is read against."""
-    intensity, chance = (each["metrics"]["pixel_ap"] for each in results["baselines"])
-    return f"<caption>Prevalence {chance:.4f}; intensity alone: pixel AP {intensity:.3f}</caption>"
 
 
 def _pairs(results: Mapping[str, Any]) -> list[str]:
@@ -240,7 +178,7 @@ def _pairs(results: Mapping[str, Any]) -> list[str]:
         for pair in pairs
     )
     table = (
-        f'<div class="scroll"><table>{_caption(results)}<thead><tr><th>Bundles</th><th>Metric</th>'
+        f'<div class="scroll"><table>{caption(results)}<thead><tr><th>Bundles</th><th>Metric</th>'
         '<th class="number">Difference</th>'
         f'<th class="number">p</th></tr></thead><tbody>{lines}</tbody></table></div>'
     )
@@ -267,11 +205,11 @@ def _cases(scores: Scores, job: Job, entry: Mapping[str, Any]) -> list[str]:
         truth = None if row["lesion_voxels"] == 0 else record.truth[None]
         picture = case_figure(*arrays, truth, None if mask is None else mask[None], vmax=vmax, dpi=110)
         ap = "" if math.isnan(row["average_precision"]) else f", AP {row['average_precision']:.3f}"
-        caption = html.escape(f"{title}: {row['case']}{ap}")
+        words = html.escape(f"{title}: {row['case']}{ap}")
         encoded = base64.b64encode(picture).decode()
         figures.append(
-            f'<figure><img loading="lazy" alt="{caption}" src="data:image/png;base64,{encoded}">'
-            f"<figcaption>{caption}</figcaption></figure>"
+            f'<figure><img loading="lazy" alt="{words}" src="data:image/png;base64,{encoded}">'
+            f"<figcaption>{words}</figcaption></figure>"
         )
     return figures
 
@@ -319,10 +257,6 @@ def _section(title: str, note: str, content: str) -> list[str]:
     return [f"<section><h2>{html.escape(title)}</h2>{note}{content}</section>"]
 
 
-def _figure(svg: str, caption: str) -> str:
-    text = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
+def _figure(svg: str, words: str) -> str:
+    text = f"<figcaption>{html.escape(words)}</figcaption>" if words else ""
     return f'<figure class="chart">{svg}{text}</figure>'
-
-
-def _number(value: float | None, digits: int = 3, factor: float = 1, unit: str = "") -> str:
-    return "–" if value is None or math.isnan(value) else f"{value * factor:.{digits}f}{unit}"

@@ -105,7 +105,10 @@ def run_cases(job: Job, cases: Sequence[Case], data: Mapping[str, str], processe
         processes: this one among them.
         title: of the progress bar.
     """
-    job.failure(processes.rank).unlink(missing_ok=True)
+    for file in job.folder.glob("failure-*.json"):
+        rank = int(file.stem.removeprefix("failure-"))
+        if rank == processes.rank or (processes.rank == 0 and rank >= processes.count):  # of a run with more processes
+            file.unlink()
     with the_process_as_before():
         try:
             run = job.run()
