@@ -201,9 +201,10 @@ def _cases(scores: Scores, job: Job, entry: Mapping[str, Any]) -> list[str]:
     for title, row in chosen:
         record = CaseRecord.load(job.folder / f"{row['case']}.npz")
         mask = clean_mask(record.anomaly_map, scores.pool.threshold, min_size) if scores.pool.threshold else None
-        arrays = (record.image, record.pseudo_healthy, record.anomaly_map[None])
-        truth = None if row["lesion_voxels"] == 0 else record.truth[None]
-        picture = case_figure(*arrays, truth, None if mask is None else mask[None], vmax=vmax, dpi=110)
+        given = (record.image[0], record.pseudo_healthy[0], record.anomaly_map, record.truth, mask)
+        flat = record.truth.shape[-1] == 1
+        arrays = [each[..., 0] if flat and each is not None else each for each in given]
+        picture = case_figure(*arrays, vmax=vmax, dpi=110)
         ap = "" if math.isnan(row["average_precision"]) else f", AP {row['average_precision']:.3f}"
         words = html.escape(f"{title}: {row['case']}{ap}")
         encoded = base64.b64encode(picture).decode()

@@ -103,7 +103,7 @@ def run_cases(job: Job, cases: Sequence[Case], data: Mapping[str, str], processe
         cases: all cases.
         data: their fingerprints.
         processes: this one among them.
-        title: of the progress bar.
+        title: of the progress bar, which the first process shows for its own share.
     """
     for file in job.folder.glob("failure-*.json"):
         rank = int(file.stem.removeprefix("failure-"))
@@ -112,15 +112,15 @@ def run_cases(job: Job, cases: Sequence[Case], data: Mapping[str, str], processe
     with the_process_as_before():
         try:
             run = job.run()
-            missing = [case for case in cases if not CaseRecord.done(job.path(case), run.key, data[case["case"]])]
-            mine = processes.share(missing)
-            bar = tqdm(total=len(cases), initial=len(cases) - len(missing), desc=title, disable=processes.rank > 0)
+            # First shared, then looked at: what others write meanwhile must not move the shares.
+            share = processes.share(cases)
+            mine = [case for case in share if not CaseRecord.done(job.path(case), run.key, data[case["case"]])]
+            bar = tqdm(total=len(share), initial=len(share) - len(mine), desc=title, disable=processes.rank > 0)
             with bar:
                 if mine:
                     evaluator = run.evaluator(mine)
                     meter = evaluator.inferer = Meter(evaluator.inferer)
-                    step = min(processes.count, len(missing))
-                    collector = CaseCollector(job.folder, run.key, data, meter, lambda _: bar.update(step))
+                    collector = CaseCollector(job.folder, run.key, data, meter, lambda _: bar.update())
                     collector.attach(evaluator)
                     evaluator.run()
         except Exception as error:  # any bundle may fail in any way, and the others must not

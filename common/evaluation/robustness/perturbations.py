@@ -51,7 +51,8 @@ class Perturbation:
 class Perturb(Transform):
     """Apply a perturbation to a preprocessed case (``image`` (C, x, y, z) in [0, 1], ``brain_mask``, ``mask``).
 
-    The image stays in [0, 1] and zero outside its brain mask. The random numbers depend on the case alone.
+    The image stays in [0, 1] and zero outside its brain mask. The random numbers depend on the case, not
+    on the strength.
 
     Args:
         perturbation: the way.
@@ -64,7 +65,7 @@ class Perturb(Transform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Case:
         """Return a changed copy."""
-        seed = case_seed(self.seed, self.perturbation.name, self.strength, data["case"]) % 2**32
+        seed = case_seed(self.seed, self.perturbation.name, data["case"]) % 2**32
         case = self.perturbation.change(dict(data), self.strength, seed)
         image = case["image"].clamp(0, 1) * (case["brain_mask"] > 0)
         return {**case, "image": _like(case["image"], image)}
