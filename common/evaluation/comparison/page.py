@@ -203,8 +203,8 @@ def _cases(scores: Scores, job: Job, entry: Mapping[str, Any]) -> list[str]:
         mask = clean_mask(record.anomaly_map, scores.pool.threshold, min_size) if scores.pool.threshold else None
         given = (record.image[0], record.pseudo_healthy[0], record.anomaly_map, record.truth, mask)
         flat = record.truth.shape[-1] == 1
-        arrays = [each[..., 0] if flat and each is not None else each for each in given]
-        picture = case_figure(*arrays, vmax=vmax, dpi=110)
+        image, healthy, values, truth, found = (each[..., 0] if flat and each is not None else each for each in given)
+        picture = case_figure(image, healthy, values, truth, found, vmax=vmax, dpi=110)
         ap = "" if math.isnan(row["average_precision"]) else f", AP {row['average_precision']:.3f}"
         words = html.escape(f"{title}: {row['case']}{ap}")
         encoded = base64.b64encode(picture).decode()

@@ -31,7 +31,8 @@ RULES: dict[str, str] = {
     "restoration": "SSIM (Gaussian window of 11 pixels, σ 1.5) and mean absolute change in the region: of healthy "
     f"cases, and of the others farther than {MARGIN_MM:g} mm from a lesion",
     "sizes": "diameter of the disc (one slice) or ball of equal size, in ranges from "
-    f"{', '.join(f'{low:g}' for low, _ in SIZES_MM)} mm on; found: at least {DETECTION_IOU:.0%} of the lesion at or above the threshold",
+    f"{', '.join(f'{low:g}' for low, _ in SIZES_MM)} mm on; "
+    f"found: at least {DETECTION_IOU:.0%} of the lesion at or above the threshold",
     "intensity": "the image itself as the score, bright or dark, whichever has the higher pixel AP (labels used)",
     "seconds": "in the inferer alone, one case at a time, the first case of a process left out",
     "gflop": "counted on the first case (multiply and add are two), over its evaluations, times those a slice",
