@@ -202,8 +202,11 @@ def test_robustness_card(
     assert "<svg" in (tmp_path / "robustness.html").read_text()
 
 
-def test_stored_cases_are_small(pictures: Path, settings: Path, tmp_path: Path) -> None:
-    run(pictures, tmp_path, settings, bundles="dae", max_cases=2)
+def test_healthy_cases_alone_and_stored_cases_are_small(healthy: Path, settings: Path, tmp_path: Path) -> None:
+    results = run(healthy, tmp_path, settings, bundles="dae", split=None)
+    assert np.isnan(results["bundles"][0]["metrics"]["pixel_ap"])
+    assert results["bundles"][0]["metrics"]["healthy_fpr"] >= 0
+    assert "warning" in {leak["status"] for leak in results["leaks"]}
     (first, second) = sorted((tmp_path / "cases" / "dae").glob("*.npz"))
     assert first.stat().st_size < 150_000
     assert CaseRecord.load(second).anomaly_map.dtype == np.float32

@@ -95,6 +95,12 @@ def _ranking(
     entries = results["bundles"]
     names = [entry["bundle"] for entry in entries]
     baseline = results["baselines"][0]["metrics"]["pixel_ap"]
+    note = (
+        "Best pixel AP first. For best Dice and sensitivities the labels choose the threshold; Dice at threshold and "
+        "healthy FPR are at the one from healthy scans."
+    )
+    if math.isnan(baseline):  # no lesion at all: nothing to draw
+        return _section("Ranking", note, metric_table(results, RANKING))
     rows = [(e["bundle"], e["metrics"]["pixel_ap"], e["intervals"]["pixel_ap"]) for e in entries]
     lines = {"intensity": baseline, "chance": prevalence}
     ranking = _figure(
@@ -117,10 +123,6 @@ def _ranking(
         _figure(charts.cost_chart(each, baseline, label), "Dashed: the intensity alone.")
         for label, each in points.items()
     ]
-    note = (
-        "Best pixel AP first. For best Dice and sensitivities the labels choose the threshold; Dice at threshold and "
-        "healthy FPR are at the one from healthy scans."
-    )
     return [
         *_section("Ranking", note, ranking + metric_table(results, RANKING)),
         *_section("Precision and recall", "", against),
@@ -203,8 +205,8 @@ def _cases(scores: Scores, job: Job, entry: Mapping[str, Any]) -> list[str]:
         mask = clean_mask(record.anomaly_map, scores.pool.threshold, min_size) if scores.pool.threshold else None
         given = (record.image[0], record.pseudo_healthy[0], record.anomaly_map, record.truth, mask)
         flat = record.truth.shape[-1] == 1
-        image, healthy, values, truth, found = (each[..., 0] if flat and each is not None else each for each in given)
-        picture = case_figure(image, healthy, values, truth, found, vmax=vmax, dpi=110)
+        image, restored, values, truth, found = (each[..., 0] if flat and each is not None else each for each in given)
+        picture = case_figure(image, restored, values, truth, found, vmax=vmax, dpi=110)
         ap = "" if math.isnan(row["average_precision"]) else f", AP {row['average_precision']:.3f}"
         words = html.escape(f"{title}: {row['case']}{ap}")
         encoded = base64.b64encode(picture).decode()
