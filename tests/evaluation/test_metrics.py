@@ -74,6 +74,10 @@ def test_every_number_agrees_with_its_definition(cases: list[dict[str, Any]]) ->
     means = [pixels([case], "anomaly_map").mean() for case in cases]
     tops = [np.sort(pixels([case], "anomaly_map"))[-3:].mean() for case in cases]  # 1 % of 252 pixels, rounded up
     has_lesion = [case["mask"].any() for case in cases]
+
+    def sensitivity(rate: float) -> float:
+        return max(truth[score >= t].sum() / truth.sum() for t in score if (score[truth == 0] >= t).mean() <= rate)
+
     expected = {
         "cases": 6,
         "lesion_cases": 4,
@@ -89,6 +93,10 @@ def test_every_number_agrees_with_its_definition(cases: list[dict[str, Any]]) ->
         "case_ap_cases": 4,
         "image_auroc_top1": roc_auc_score(has_lesion, tops),
         "image_auroc_mean": roc_auc_score(has_lesion, means),
+        "image_ap_top1": average_precision_score(has_lesion, tops),
+        "image_ap_mean": average_precision_score(has_lesion, means),
+        "sensitivity_fpr1": sensitivity(0.01),
+        "sensitivity_fpr5": sensitivity(0.05),
         "intensity_ap": average_precision_score(truth, image),
         "intensity_polarity": 1.0,
     }
