@@ -209,7 +209,7 @@ class Zoo:
         self,
         bundle: str,
         data: str,
-        out: str,
+        out: str | None = None,
         split: str | None = None,
         settings: str | None = None,
         weights: str | None = None,
@@ -223,7 +223,7 @@ class Zoo:
         Args:
             bundle: name or folder.
             data: cases with masks; whoever has the label 0 needs none.
-            out: folder for robustness.json, robustness.md and robustness.html.
+            out: folder for robustness.json, robustness.md and robustness.html; by default robustness_BUNDLE.
             split: of the data set.
             settings: a JSON file of overrides, as of ``compare``.
             weights: a file, in place of the bundle's own.
@@ -234,10 +234,11 @@ class Zoo:
         """
         from common.evaluation.robustness import robustness
 
+        folder = Path(str(out or f"robustness_{Path(str(bundle)).name}"))
         card = robustness(
             str(bundle),
             str(data),
-            str(out),
+            folder,
             bundles_dir=_bundle_folder(bundles_dir),
             split=None if split is None else str(split),
             settings=settings,
@@ -248,7 +249,7 @@ class Zoo:
         )
         worst = min(card["perturbations"], key=lambda row: row["change"])
         change = f"{worst['kind']} {worst['strength']:g} changes it by {worst['change']:+.3f}"
-        print(f"pixel AP {card['clean']['pixel_ap']:.3f}; {change} → {Path(str(out)) / 'robustness.html'}")
+        print(f"pixel AP {card['clean']['pixel_ap']:.3f}; {change} → {folder / 'robustness.html'}")
 
     def demo(
         self, output_dir: str = "demo_output", bundle: str = "thor", num_inference_steps: int | None = None
