@@ -47,19 +47,21 @@ and it may be a rare but healthy anatomy, another scanner, motion, or an error o
 unmarked. The pseudo-healthy image is a synthesis, not a picture of the person.</p></aside>"""
 
 
-def write_page(path: str | Path, title: str, parts: Sequence[str]) -> None:
+def write_page(path: str | Path, title: str, parts: Sequence[str], *, intro: str = "", style: str = "") -> None:
     """Write one HTML file that needs no other, readable in light and dark; whole or not at all.
 
     Args:
         path: the file.
         title: heading, as plain text.
         parts: HTML, whose texts are escaped already.
+        intro: HTML below the heading.
+        style: CSS besides that of all pages.
     """
-    content = [f"<header><h1>{html.escape(title)}</h1></header>", "<main>", *parts, "</main>", _LIMITS]
+    content = [f"<header><h1>{html.escape(title)}</h1>{intro}</header>", "<main>", *parts, "</main>", _LIMITS]
     page = (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head>\n<body>\n"
+        f"<title>{html.escape(title)}</title><style>{_STYLE}{style}</style></head>\n<body>\n"
         + "\n".join(content)
         + "\n</body></html>\n"
     )

@@ -12,6 +12,7 @@ from ignite.engine import Engine, Events
 
 from common.anomaly import Threshold
 from common.errors import InputError
+from common.evaluation.healthy import refuse_lesions
 from common.evaluation.histogram import ScoreHistogram
 from common.networks import sha256
 
@@ -84,8 +85,7 @@ class ThresholdCalibration:
         batch: Any = engine.state.batch
         output: Any = engine.state.output
         for case, result in zip(batch, output, strict=True):
-            if case.get("label", 0) or ("mask" in case and bool(case["mask"].any())):
-                raise InputError(case["case"], "has a lesion", "calibrate on healthy scans only (give their --split)")
+            refuse_lesions(case)
             scores = result["anomaly_map"].as_tensor()
             histogram = self.histograms.setdefault(str(case.get("subject", case["case"])), ScoreHistogram())
             histogram.update(scores, scores.new_zeros(scores.shape), case["brain_mask"].as_tensor())

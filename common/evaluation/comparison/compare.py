@@ -108,7 +108,7 @@ def summary_of(results: Mapping[str, Any], output_dir: str) -> str:
 def _report(
     jobs: Sequence[Job], cases: Sequence[Case], data: Mapping[str, str], output: Path, draws: int, seed: int
 ) -> dict[str, Any]:
-    from common.evaluation.comparison.page import write_page
+    from common.evaluation.comparison.page import write_comparison
 
     entries: list[dict[str, Any]] = []
     scored: dict[str, Scores] = {}
@@ -148,7 +148,7 @@ def _report(
     if not scored:
         told = "; ".join(f"{failure['bundle']}: {failure['error']}" for failure in failures)
         raise InputError(output, f"no bundle has all {len(cases)} cases ({told})", "see the messages above")
-    write_page(output / "report.html", results, scored, intensity, {job.bundle.name: job for job in jobs})
+    write_comparison(output / "report.html", results, scored, intensity, {job.bundle.name: job for job in jobs})
     return results
 
 

@@ -25,10 +25,10 @@ from common.evaluation.comparison.tables import (
     metric_table,
     number,
 )
-from common.evaluation.report import case_figure, html_page
-from common.files import write_atomic
+from common.evaluation.report import case_figure
+from common.page import write_page
 
-__all__ = ["write_page"]
+__all__ = ["write_comparison"]
 
 _STYLE = """
 body { max-width: 76rem } figure.chart svg { display: block; width: 100%; height: auto; max-width: 62rem }
@@ -42,7 +42,7 @@ thead th { white-space: normal; vertical-align: bottom }
 """
 
 
-def write_page(
+def write_comparison(
     path: Path, results: Mapping[str, Any], scored: Mapping[str, Scores], intensity: Scores, jobs: Mapping[str, Job]
 ) -> None:
     """Write ``report.html``.
@@ -62,8 +62,7 @@ def write_page(
         f"{prevalence:.3%} of the pixels are lesion, which is the pixel AP of a random score. Ranges are 95 % "
         f"intervals, from drawing the subjects {results['bootstrap']['draws']} times."
     )
-    parts = [f"<header><h1>Comparison on {html.escape(data['name'])}</h1><p>{intro}</p></header><main>"]
-    parts += _failures(results["failures"])
+    parts = _failures(results["failures"])
     parts += _ranking(results, scored, intensity, prevalence)
     note = (
         "At the calibrated threshold. A prediction and a lesion are a pair if their IoU is above 0.1 (panoptic: 0.5)."
@@ -85,8 +84,8 @@ def write_page(
         name = entry["bundle"]
         parts.append(f'<details open class="cases"><summary><b>{html.escape(name)}</b></summary>')
         parts += [*_cases(scored[name], jobs[name], entry), "</details>"]
-    parts += ["</section>", *_findings(results["leaks"]), *_protocol(results), "</main>"]
-    write_atomic(path, html_page(f"Comparison on {data['name']}", parts, _STYLE).encode())
+    parts += ["</section>", *_findings(results["leaks"]), *_protocol(results)]
+    write_page(path, f"Comparison on {data['name']}", parts, intro=f"<p>{intro}</p>", style=_STYLE)
 
 
 def _ranking(

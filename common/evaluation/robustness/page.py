@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from common.evaluation.comparison.charts import interval_chart
-from common.evaluation.report import html_page
 from common.files import write_atomic
+from common.page import write_page
 
 __all__ = ["write_card"]
 
@@ -40,14 +40,14 @@ def write_card(folder: Path, card: Mapping[str, Any]) -> None:
     bars += [(f"{row['kind']} {row['strength']:g}", row["pixel_ap"], row["interval"]) for row in card["perturbations"]]
     baselines = {"as they are": clean, "intensity": card["clean"]["intensity_ap"]}
     chart = interval_chart(bars, baselines, "pixel AP, 95 % interval", one_colour=True)
-    parts = [f"<header><h1>{html.escape(title)}</h1>", *(f"<p>{html.escape(note)}</p>" for note in notes)]
-    parts.append(f'</header><main><figure class="chart">{chart}<figcaption>Line: as they are; dashed: intensity alone.')
-    parts.append("</figcaption></figure>")
+    caption = "Line: as they are; dashed: intensity alone."
+    parts = [f'<figure class="chart">{chart}<figcaption>{caption}</figcaption></figure>']
     for heading, note, rows in tables:
         parts += [f"<section><h2>{html.escape(heading)}</h2><p>{html.escape(note)}</p>{_html(rows)}</section>"]
     protocol = html.escape(json.dumps(card["protocol"], indent=1, ensure_ascii=False, default=str))
-    parts.append(f"<section><h2>Protocol</h2><pre>{protocol}</pre></section></main>")
-    write_atomic(folder / "robustness.html", html_page(title, parts, _STYLE).encode())
+    parts.append(f"<section><h2>Protocol</h2><pre>{protocol}</pre></section>")
+    intro = "".join(f"<p>{html.escape(note)}</p>" for note in notes)
+    write_page(folder / "robustness.html", title, parts, intro=intro, style=_STYLE)
 
 
 def _notes(card: Mapping[str, Any]) -> list[str]:
