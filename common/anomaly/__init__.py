@@ -2,7 +2,17 @@
 
 from common.anomaly.filters import dilate, gaussian_smooth, grey_closing, opencv_blur, quantile
 from common.anomaly.mahalanobis import check_mahalanobis, mahalanobis
-from common.anomaly.maps import MAPS, AnomalyMap, Polarity, get_map, harmonic_mean, residual, squared, ssim
+from common.anomaly.maps import (
+    MAPS,
+    AnomalyMap,
+    Polarity,
+    get_map,
+    harmonic_mean,
+    residual,
+    smooth_residual,
+    squared,
+    ssim,
+)
 from common.anomaly.normalised import HealthyStatistics, StatisticsBuilder, normalised_residual
 from common.anomaly.perceptual import FeatureDistance, LpipsDistance
 from common.anomaly.postprocess import PostProcessd, clean_map, clean_mask
@@ -35,6 +45,7 @@ __all__ = [
     "residual",
     "resolve_threshold",
     "saliency_mask",
+    "smooth_residual",
     "squared",
     "ssim",
 ]

@@ -15,9 +15,20 @@ import torch.nn.functional as F
 from monai.metrics.regression import compute_ssim_and_cs
 from torch import Tensor
 
+from common.anomaly.filters import gaussian_smooth
 from common.errors import InputError
 
-__all__ = ["MAPS", "AnomalyMap", "Polarity", "get_map", "harmonic_mean", "residual", "squared", "ssim"]
+__all__ = [
+    "MAPS",
+    "AnomalyMap",
+    "Polarity",
+    "get_map",
+    "harmonic_mean",
+    "residual",
+    "smooth_residual",
+    "squared",
+    "ssim",
+]
 
 AnomalyMap = Callable[[Tensor, Tensor], Tensor]
 Polarity = Literal["both", "bright", "dark"]
@@ -37,6 +48,17 @@ def residual(image: Tensor, healthy: Tensor, polarity: Polarity = "both") -> Ten
     elif polarity != "both":
         raise InputError(f"polarity '{polarity}'", "is not known", "choose 'both', 'bright' or 'dark'")
     return difference.abs().mean(dim=1, keepdim=True)
+
+
+def smooth_residual(image: Tensor, healthy: Tensor, sigma: float = 1.5) -> Tensor:
+    """Absolute value of the smoothed difference, mean over channels: errors of both signs cancel, lesions do not.
+
+    Args:
+        image: (B, C, …).
+        healthy: (B, C, …).
+        sigma: of the Gaussian, in voxels.
+    """
+    return gaussian_smooth(image - healthy, sigma).abs().mean(dim=1, keepdim=True)
 
 
 def squared(image: Tensor, healthy: Tensor) -> Tensor:
@@ -63,6 +85,7 @@ MAPS: dict[str, AnomalyMap] = {
     "residual": residual,
     "residual_bright": partial(residual, polarity="bright"),
     "residual_dark": partial(residual, polarity="dark"),
+    "residual_smooth": smooth_residual,
     "squared": squared,
     "ssim": ssim,
 }

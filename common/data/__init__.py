@@ -25,6 +25,7 @@ __all__ = [
     "dataset_name",
     "discover",
     "failure_reason",
+    "healthy_cases",
     "load_cases",
     "require_highdicom",
     "table",
@@ -72,6 +73,18 @@ def load_cases(
     if truth is not None:
         _check_truth(cases, truth)
         cases = _with_twins(cases)
+    return cases
+
+
+def healthy_cases(dataset_dir: str | Path, split: str | None = None, channels: int | None = 1) -> list[Case]:
+    """Those cases of a labelled data set that have the label 0; arguments and errors as of ``load_cases``.
+
+    Raises:
+        InputError: besides, no case is healthy by its label.
+    """
+    cases = [case for case in load_cases(dataset_dir, split, channels=channels) if case.get("label") == 0]
+    if not cases:
+        raise InputError(dataset_dir, "has no case with the label 0", "add healthy cases, or calibrate on other scans")
     return cases
 
 

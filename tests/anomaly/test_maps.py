@@ -4,7 +4,7 @@ import torch
 from scipy import ndimage
 from scipy.stats import hmean
 
-from common.anomaly import FeatureDistance, LpipsDistance, get_map, harmonic_mean, residual
+from common.anomaly import FeatureDistance, LpipsDistance, get_map, harmonic_mean, residual, smooth_residual
 from common.anomaly.filters import dilate, gaussian_smooth, grey_closing, quantile
 from common.errors import InputError
 
@@ -110,3 +110,15 @@ def test_feature_distance_grows_with_the_change():
 def test_lpips_says_what_is_missing():
     with pytest.raises(InputError, match="feature"):
         LpipsDistance()
+
+
+def test_smoothing_cancels_errors_of_both_signs_and_keeps_lesions():
+    healthy = torch.full((1, 1, 20, 20), 0.5)
+    checkers = 0.1 * (-1.0) ** (torch.arange(20)[:, None] + torch.arange(20))
+    noisy = smooth_residual(healthy + checkers, healthy)
+    assert float(noisy[..., 4:-4, 4:-4].max()) < 0.002  # at the border the mirrored half is of one sign
+    lesion = torch.zeros(20, 20)
+    lesion[5:15, 5:15] = -0.1
+    found = smooth_residual(healthy + checkers + lesion, healthy)
+    assert float(found[0, 0, 10, 10]) == pytest.approx(0.1, abs=0.005)
+    assert float(found[0, 0, 0, 10]) < 0.01
