@@ -162,11 +162,13 @@ class TrainingReport:
             "preprocessing, the brain mask or the learning rate deserve a look.</p></section>"
         )
         if self.shown and self.batch is not None:
-            grid = denoising_grid(self.batch, progress.network, self.shown, self.levels)
+            last = self.batch.schedule.steps - 1
+            levels = sorted({min(level, last) for level in self.levels})
+            grid = denoising_grid(self.batch, progress.network, self.shown, levels)
             samples = picture(_png(grid), "Rows of images, corrupted images and what the network makes of them")
             parts.append(
                 f"<section><h2>Samples</h2><figure>{samples}<figcaption>Validation scans in the first row; below, in "
-                f"turn, corrupted (levels {', '.join(map(str, self.levels))}, where the method has levels) and as the "
+                f"turn, corrupted (levels {', '.join(map(str, levels))}, where the method has levels) and as the "
                 "network restores them.</figcaption></figure></section>"
             )
         write_page(self.path, "Training report", parts)

@@ -178,4 +178,5 @@ def test_monai_label(bundle: Path, overrides: Any, volumes: Path) -> None:  # no
 
     inferer.output = "anomaly_map"
     with torch.no_grad():
-        assert isinstance(inferer(torch.rand(1, 1, 16, 16), network), torch.Tensor)
+        size = parser.get_parsed_content("spatial_size")
+        assert isinstance(inferer(torch.rand(1, 1, *size), network), torch.Tensor)

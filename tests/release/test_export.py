@@ -155,4 +155,4 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         f"{tmp_path / 'a.pt2'}: image, timesteps, class_labels; any size and batch"
     )
     program = torch.export.load(tmp_path / "a.pt2").module()
-    assert float(program(torch.zeros(1, 1, 8, 5), torch.tensor([7]), torch.tensor([1])).max()) == 8
+    assert float(program(torch.zeros(1, 1, 16, 24), torch.tensor([7]), torch.tensor([1])).max()) == 8
