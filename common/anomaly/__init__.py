@@ -1,6 +1,6 @@
 """Anomaly maps, post-processing, and thresholds."""
 
-from common.anomaly.filters import dilate, gaussian_smooth, grey_closing, opencv_blur, quantile
+from common.anomaly.filters import dilate, gaussian_smooth, grey_closing, opencv_blur, quantile, tv_denoise
 from common.anomaly.mahalanobis import check_mahalanobis, mahalanobis
 from common.anomaly.maps import (
     MAPS,
@@ -8,10 +8,12 @@ from common.anomaly.maps import (
     Polarity,
     get_map,
     harmonic_mean,
+    magnitude,
     residual,
     smooth_residual,
     squared,
     ssim,
+    tv_residual,
 )
 from common.anomaly.normalised import HealthyStatistics, StatisticsBuilder, normalised_residual
 from common.anomaly.perceptual import FeatureDistance, LpipsDistance
@@ -38,6 +40,7 @@ __all__ = [
     "get_map",
     "grey_closing",
     "harmonic_mean",
+    "magnitude",
     "mahalanobis",
     "normalised_residual",
     "opencv_blur",
@@ -48,4 +51,6 @@ __all__ = [
     "smooth_residual",
     "squared",
     "ssim",
+    "tv_denoise",
+    "tv_residual",
 ]

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from monai.metrics.regression import compute_ssim_and_cs
 from torch import Tensor
 
-from common.anomaly.filters import gaussian_smooth
+from common.anomaly.filters import gaussian_smooth, tv_denoise
 from common.errors import InputError
 
 __all__ = [
@@ -24,10 +24,12 @@ __all__ = [
     "Polarity",
     "get_map",
     "harmonic_mean",
+    "magnitude",
     "residual",
     "smooth_residual",
     "squared",
     "ssim",
+    "tv_residual",
 ]
 
 AnomalyMap = Callable[[Tensor, Tensor], Tensor]
@@ -40,7 +42,15 @@ def residual(image: Tensor, healthy: Tensor, polarity: Polarity = "both") -> Ten
     Raises:
         InputError: unknown polarity.
     """
-    difference = image - healthy
+    return magnitude(image - healthy, polarity)
+
+
+def magnitude(difference: Tensor, polarity: Polarity = "both") -> Tensor:
+    """Absolute value of a signed difference (B, C, …), of one sign or both, mean over channels: (B, 1, …).
+
+    Raises:
+        InputError: unknown polarity.
+    """
     if polarity == "bright":
         difference = difference.clamp(min=0)
     elif polarity == "dark":
@@ -59,6 +69,21 @@ def smooth_residual(image: Tensor, healthy: Tensor, sigma: float = 1.5) -> Tenso
         sigma: of the Gaussian, in voxels.
     """
     return gaussian_smooth(image - healthy, sigma).abs().mean(dim=1, keepdim=True)
+
+
+def tv_residual(image: Tensor, healthy: Tensor, polarity: Polarity = "both", weight: float = 0.15) -> Tensor:
+    """Magnitude of the difference after total-variation denoising: noise of both signs goes, edges of lesions stay.
+
+    Args:
+        image: (B, C, …).
+        healthy: (B, C, …).
+        polarity: see ``residual``.
+        weight: of the total variation, in units of the image.
+
+    Raises:
+        InputError: unknown polarity.
+    """
+    return magnitude(tv_denoise(image - healthy, weight), polarity)
 
 
 def squared(image: Tensor, healthy: Tensor) -> Tensor:
@@ -86,6 +111,9 @@ MAPS: dict[str, AnomalyMap] = {
     "residual_bright": partial(residual, polarity="bright"),
     "residual_dark": partial(residual, polarity="dark"),
     "residual_smooth": smooth_residual,
+    "residual_tv": tv_residual,
+    "residual_tv_bright": partial(tv_residual, polarity="bright"),
+    "residual_tv_dark": partial(tv_residual, polarity="dark"),
     "squared": squared,
     "ssim": ssim,
 }

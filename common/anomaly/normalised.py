@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.anomaly.maps import Polarity
+from common.anomaly.filters import tv_denoise
+from common.anomaly.maps import Polarity, magnitude
 from common.errors import InputError
 from common.files import write_json
 
@@ -110,6 +111,7 @@ def normalised_residual(
     offset: float = 0.1,
     statistics: HealthyStatistics | None = None,
     polarity: Polarity = "both",
+    tv_weight: float = 0.0,
 ) -> Tensor:
     """|x - x̄ - b| / √(s² + h² + offset²), mean over channels: how unusual a residual is.
 
@@ -123,6 +125,7 @@ def normalised_residual(
             chance does not count for much. A large one makes the map a residual again.
         statistics: of healthy images.
         polarity: ``bright`` and ``dark`` keep what is above or below the expectation.
+        tv_weight: of total-variation denoising of the signed quotient, in its units; 0 for none.
 
     Returns:
         The map (B, 1, …), not negative.
@@ -132,15 +135,10 @@ def normalised_residual(
     """
     if not offset > 0:
         raise InputError(f"offset {offset}", "is not above 0", "use e.g. 0.1")
-    if polarity not in ("both", "bright", "dark"):
-        raise InputError(f"polarity '{polarity}'", "is not known", "choose 'both', 'bright' or 'dark'")
     mean = estimates.mean(dim=0)
     variance = estimates.var(dim=0, correction=0) + offset**2
     residual = image - mean
     if statistics is not None:
         bias, spread = statistics.at(mean)
         residual, variance = residual - bias, variance + spread.square()
-    score = residual / variance.sqrt()
-    if polarity != "both":
-        score = score.clamp(min=0) if polarity == "bright" else score.clamp(max=0)
-    return score.abs().mean(dim=1, keepdim=True)
+    return magnitude(tv_denoise(residual / variance.sqrt(), tv_weight), polarity)

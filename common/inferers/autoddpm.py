@@ -93,5 +93,4 @@ class AutoDDPMInferer(AnomalyInferer):
             resample_steps=self.resample_steps,
             **shared,  # type: ignore[arg-type]
         )
-        healthy = to_image_range(drawn)
-        return Restored(self.build_map(denoiser)(image, healthy), healthy)
+        return Restored(None, to_image_range(drawn))

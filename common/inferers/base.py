@@ -37,11 +37,11 @@ _CLIP = StaticClip()
 class Restored(NamedTuple):
     """What a method makes of slices (B, C, …) in [0, 1].
 
-    Raw maps (B, 1, …), not negative; pseudo-healthy images (B, C, …); and, of a method that knows how sure it is, the
-    variance of its maps (B, 1, …).
+    Raw maps (B, 1, …), not negative, or None for the map ``anomaly_map`` between slice and pseudo-healthy image;
+    pseudo-healthy images (B, C, …); and, of a method that knows how sure it is, the variance of its maps (B, 1, …).
     """
 
-    anomaly_map: Tensor
+    anomaly_map: Tensor | None
     pseudo_healthy: Tensor
     uncertainty: Tensor | None = None
 
@@ -60,8 +60,9 @@ class AnomalyInferer(Inferer):
             ``feature`` (the denoiser's own features) and ``lpips``.
         noise: kind of noise, or its name.
         batch_size: slices (or volumes of a 3-D method) at a time.
-        num_restorations: independent runs a slice, with noise of their own; maps and images are averaged. A run that
-            invents structure does so elsewhere each time, so several short ones may beat a long one.
+        num_restorations: independent runs a slice, with noise of their own, of which the mean image is compared (and
+            maps of the method's own are averaged). A run that invents structure does so elsewhere each time, so
+            several short ones may beat a long one.
         seed: of cases that come without one.
         spatial_dims: of the network.
         output: ``dict``, or ``anomaly_map`` for the map alone, as MONAI Label and MONAI Deploy want it.
@@ -184,12 +185,12 @@ class AnomalyInferer(Inferer):
         ) as bar:
             for batch in batches:
                 padded, undo = pad_to(slices[batch], getattr(network, "size_divisor", 1))
-                result = self._restore(
-                    padded, denoiser, [slice_seeds[index] for index in batch], lambda _: bar.update()
-                )
+                inside, _ = pad_to(regions[batch], getattr(network, "size_divisor", 1))
+                batch_seeds = [slice_seeds[index] for index in batch]
+                result = self.restore_and_compare(padded, inside, denoiser, batch_seeds, lambda _: bar.update())
+                assert result.anomaly_map is not None
                 outputs["anomaly_map"][batch] = undo(result.anomaly_map) * regions[batch]
-                healthy = torch.where(regions[batch], undo(result.pseudo_healthy), slices[batch])
-                outputs["pseudo_healthy"][batch] = healthy
+                outputs["pseudo_healthy"][batch] = undo(result.pseudo_healthy)
                 if result.uncertainty is not None:
                     uncertainty = outputs.setdefault("uncertainty", torch.zeros_like(slices[:, :1]))
                     uncertainty[batch] = undo(result.uncertainty) * regions[batch]
@@ -202,12 +203,25 @@ class AnomalyInferer(Inferer):
             outputs = {key: _with_geometry(value, inputs) for key, value in outputs.items()}
         return outputs["anomaly_map"] if self.output == "anomaly_map" else outputs
 
-    def _restore(self, image: Tensor, denoiser: Denoiser, seeds: Sequence[int], callback: Callback) -> Restored:
-        """The mean of ``num_restorations`` runs in one batch; the first is the one that a single run would be."""
+    def restore_and_compare(
+        self, image: Tensor, region: Tensor, denoiser: Denoiser, seeds: Sequence[int], callback: Callback
+    ) -> Restored:
+        """The mean of ``num_restorations`` runs in one batch, the slice itself outside the region, and the map.
+
+        Args:
+            image: slices (B, C, …) in [0, 1] of a size that the network takes.
+            region: (B, 1, …), boolean.
+            denoiser: of the network.
+            seeds: one a slice; the first run is the one that a single run would be.
+            callback: to hand to the sampler.
+        """
         runs = self.num_restorations
         seeds = [seed if run == 0 else case_seed(seed, run) for seed in seeds for run in range(runs)]
         result = self.restore(image.repeat_interleave(runs, dim=0), denoiser, case_generators(seeds), callback)
-        return Restored(*(None if each is None else _mean_of(each, runs) for each in result))  # type: ignore[arg-type]
+        maps, healthy, uncertainty = (None if each is None else _mean_of(each, runs) for each in result)
+        assert healthy is not None
+        healthy = torch.where(region, healthy, image)
+        return Restored(self.build_map(denoiser)(image, healthy) if maps is None else maps, healthy, uncertainty)
 
     def build_map(self, denoiser: Denoiser, name: str | None = None) -> AnomalyMap:
         """The inferer's map (or another one by ``name``), with the distances that belong to the network."""

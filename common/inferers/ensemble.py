@@ -41,6 +41,7 @@ class EnsembleInferer(AnomalyInferer):
         offset: of the spread, in units of the image.
         statistics: path of a file of healthy statistics, or "none".
         polarity: of anomalies, for ``spread``: ``both``, ``bright`` or ``dark``.
+        tv_weight: for ``spread``, see ``normalised_residual``.
         ridge: on the diagonal of the covariance, for ``mahalanobis``.
         max_batch: most states in one call of the network.
         **kwargs: of ``AnomalyInferer``.
@@ -58,6 +59,7 @@ class EnsembleInferer(AnomalyInferer):
         offset: float = 0.1,
         statistics: str | None = None,
         polarity: Polarity = "both",
+        tv_weight: float = 0.0,
         ridge: float = 0.01,
         max_batch: int = 64,
         **kwargs: Any,
@@ -76,6 +78,7 @@ class EnsembleInferer(AnomalyInferer):
         self.normalise, self.offset, self.ridge, self.max_batch = normalise, offset, ridge, max_batch
         self.statistics = None if statistics in (None, "none") else HealthyStatistics.load(str(statistics))
         self.polarity: Polarity = polarity
+        self.tv_weight = tv_weight
         blank = torch.zeros(1, 1, 1, 1)
         normalised_residual(blank, blank[None], offset=offset, polarity=polarity)  # refuses what it cannot use
 
@@ -99,14 +102,21 @@ class EnsembleInferer(AnomalyInferer):
                 callback=callback,
             ).x0
         )
+        occupied = (image > 0).any(dim=1, keepdim=True)
+        found = torch.where(occupied, found, image)
         healthy = found.mean(dim=0)
-        if self.normalise == "residual":
-            anomaly_map = self.build_map(denoiser)(image, healthy)
-        elif self.normalise == "spread":
-            options: dict[str, Any] = {"statistics": self.statistics, "polarity": self.polarity}
-            anomaly_map = normalised_residual(image, found, offset=self.offset, **options)
-        else:
-            region = grey_closing((image > 0).any(dim=1, keepdim=True).to(image), _LARGEST_HOLE)
+        anomaly_map = None
+        if self.normalise == "spread":
+            anomaly_map = normalised_residual(
+                image,
+                found,
+                offset=self.offset,
+                statistics=self.statistics,
+                polarity=self.polarity,
+                tv_weight=self.tv_weight,
+            )
+        elif self.normalise == "mahalanobis":
+            region = grey_closing(occupied.to(image), _LARGEST_HOLE)
             anomaly_map = mahalanobis(image, found, region, ridge=self.ridge)
         variance = found.var(dim=0, correction=0).mean(dim=1, keepdim=True)
         return Restored(anomaly_map, healthy, variance)

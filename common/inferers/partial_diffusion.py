@@ -61,5 +61,4 @@ class PartialDiffusionInferer(AnomalyInferer):
             callback=callback,
             **self.options,
         )
-        healthy = to_image_range(x)
-        return Restored(self.build_map(denoiser)(image, healthy), healthy)
+        return Restored(None, to_image_range(x))

@@ -46,13 +46,10 @@ class RestorationInferer(AnomalyInferer):
         self, image: Tensor, denoiser: Denoiser, generator: list[torch.Generator], callback: Callback
     ) -> Restored:
         """Restore and compare."""
-        x, anomaly_map = to_model_range(image), self.build_map(denoiser)
+        x = to_model_range(image)
         if self.restoration == "steps":
-            healthy = to_image_range(cold_sample(denoiser, x, self.timesteps, callback=callback))
-            return Restored(anomaly_map(image, healthy), healthy)
+            return Restored(None, to_image_range(cold_sample(denoiser, x, self.timesteps, callback=callback)))
         levels = self.timesteps[:-1]
         states = x.expand(len(levels), *x.shape)
         estimates = estimate_states(denoiser, states, levels, max_batch=self.batch_size, callback=callback).x0
-        candidates = to_image_range(estimates)
-        maps = torch.stack([anomaly_map(image, each) for each in candidates])
-        return Restored(maps.mean(dim=0), candidates.mean(dim=0))
+        return Restored(None, to_image_range(estimates).mean(dim=0))

@@ -3,9 +3,19 @@ import pytest
 import torch
 from scipy import ndimage
 from scipy.stats import hmean
+from skimage.restoration import denoise_tv_chambolle
+from sklearn.metrics import average_precision_score
 
-from common.anomaly import FeatureDistance, LpipsDistance, get_map, harmonic_mean, residual, smooth_residual
-from common.anomaly.filters import dilate, gaussian_smooth, grey_closing, quantile
+from common.anomaly import (
+    FeatureDistance,
+    LpipsDistance,
+    get_map,
+    harmonic_mean,
+    residual,
+    smooth_residual,
+    tv_residual,
+)
+from common.anomaly.filters import dilate, gaussian_smooth, grey_closing, quantile, tv_denoise
 from common.errors import InputError
 
 SHAPES = [(2, 1, 24, 20), (2, 1, 12, 10, 8)]
@@ -16,7 +26,7 @@ def rand(shape, seed=0):
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=["2d", "3d"])
-@pytest.mark.parametrize("name", ["residual", "squared", "ssim", "residual*ssim"])
+@pytest.mark.parametrize("name", ["residual", "squared", "ssim", "residual*ssim", "residual_tv"])
 def test_maps_are_finite_not_negative_and_zero_for_equal_images(name, shape):
     a, b = rand(shape), rand(shape, 1)
     result = get_map(name)(a, b)
@@ -122,3 +132,29 @@ def test_smoothing_cancels_errors_of_both_signs_and_keeps_lesions():
     found = smooth_residual(healthy + checkers + lesion, healthy)
     assert float(found[0, 0, 10, 10]) == pytest.approx(0.1, abs=0.005)
     assert float(found[0, 0, 0, 10]) < 0.01
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=["2d", "3d"])
+@pytest.mark.parametrize("weight", [0.05, 0.3])
+def test_total_variation_agrees_with_scikit_image(shape, weight):
+    noisy = rand(shape) + (rand(shape, 1) > 0.5)
+    expected = [denoise_tv_chambolle(each[0].double().numpy(), weight, eps=0, max_num_iter=3000) for each in noisy]
+    difference = tv_denoise(noisy, weight, iterations=300)[:, 0].numpy() - np.stack(expected)
+    assert np.abs(difference).max() < 0.01 * weight
+    coarse = tv_denoise(noisy, weight)[:, 0].numpy() - np.stack(expected)
+    assert np.abs(coarse).mean() < 0.01 * weight
+    assert tv_denoise(noisy, 0) is noisy
+
+
+def test_total_variation_keeps_a_lesion_and_takes_the_noise():
+    healthy = torch.full((1, 1, 64, 64), 0.5)
+    image = healthy + 0.1 * torch.randn(healthy.shape, generator=torch.Generator().manual_seed(0))
+    image[..., 20:36, 20:36] += 0.3
+    found = tv_residual(image, healthy, "bright")[0, 0]
+    lesion = torch.zeros(64, 64, dtype=torch.bool)
+    lesion[20:36, 20:36] = True
+    worst = residual(image, healthy, "bright")[0, 0]
+    precise, noisy = (average_precision_score(lesion.flatten(), each.flatten()) for each in (found, worst))
+    assert precise > 0.99 > 0.95 > noisy
+    assert found[lesion].mean() > 10 * found[~lesion].mean()
+    assert tv_residual(image, healthy, "dark")[0, 0][lesion].max() < 0.05

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.diffusion import case_generators, case_seed
+from common.diffusion import case_seed
 from common.errors import InputError
 from common.inferers import AnomalyInferer
 from common.inferers.base import pad_to
@@ -73,10 +73,12 @@ class Attack:
             self.network, self.inferer.schedule, self.inferer.prediction_type, self.inferer.clip, amp=False
         )
         lesion, healthy = lesion & inside, inside & ~lesion
+        region, _ = pad_to(inside, getattr(self.network, "size_divisor", 1))
 
         def loss(image: Tensor) -> Tensor:
             padded, undo = pad_to(image, getattr(self.network, "size_divisor", 1))
-            result = self.inferer.restore(padded, denoiser, case_generators([seed]), lambda _: None)
+            result = self.inferer.restore_and_compare(padded, region, denoiser, [seed], lambda _: None)
+            assert result.anomaly_map is not None
             found = undo(result.anomaly_map)
             hit = found[lesion].mean() if lesion.any() else found.new_zeros(())
             return hit - found[healthy].mean() if healthy.any() else hit
