@@ -123,7 +123,7 @@ def test_list_looks_below_the_working_folder(
 ) -> None:
     bundle(tmp_path / "bundles", "thor", version="9.8.7")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("common.cli.__file__", str(tmp_path / "elsewhere" / "common" / "cli.py"))
+    monkeypatch.setattr("common.cli.folders.__file__", str(tmp_path / "elsewhere" / "common" / "cli" / "folders.py"))
     assert code("list") == 0
     assert "9.8.7" in capsys.readouterr().out
 

@@ -1,0 +1,176 @@
+"""Commands that measure bundles, and show what was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from common.cli.folders import bundle_folder
+
+__all__ = ["EvaluationCommands"]
+
+
+class EvaluationCommands:
+    """Thresholds, comparisons, robustness cards, and tables of figures."""
+
+    def compare(
+        self,
+        data: str,
+        out: str,
+        bundles: str = "all",
+        split: str | None = None,
+        settings: str | None = None,
+        weights: str | None = None,
+        max_cases: int | None = None,
+        device: str | None = None,
+        draws: int = 1000,
+        seed: int = 0,
+        score_only: bool = False,
+        bundles_dir: str | None = None,
+    ) -> None:
+        """Run bundles on the same cases, score them alike, and write results and a report; exit code 1 if one failed.
+
+        What is in the folder already is not computed again. Several processes: ``torchrun --nproc_per_node=N -m
+        common.cli compare …``.
+
+        Args:
+            data: the cases, with masks; whoever has the label 0 needs none.
+            out: folder for results.json, results.csv, cases.csv, report.html and the maps.
+            bundles: names separated by commas, or all.
+            split: of the data set.
+            settings: a JSON file of overrides, ``{"thor": {"noise_level": 200}, "*": {"spatial_size": [64, 64]}}``.
+            weights: a folder of other weights, ``BUNDLE/model.pt`` with ``threshold.json`` beside it.
+            max_cases: use the first cases only.
+            device: to run on.
+            draws: of subjects, for the intervals.
+            seed: of these draws.
+            score_only: run nothing, score the maps that are there.
+            bundles_dir: the folder that holds the bundles, as of ``list``.
+        """
+        from common.evaluation.comparison import compare, summary_of
+
+        results = compare(
+            str(data),
+            str(out),
+            bundles_dir=bundle_folder(bundles_dir),
+            bundles=bundles,
+            split=None if split is None else str(split),
+            settings=settings,
+            weights=weights,
+            max_cases=max_cases,
+            device=device,
+            draws=int(draws),
+            seed=int(seed),
+            score_only=score_only,
+        )
+        if results:
+            print(summary_of(results, str(out)))
+        if results.get("failures"):
+            raise SystemExit(1)
+
+    def calibrate(
+        self,
+        bundle: str,
+        data: str,
+        fpr: float = 0.01,
+        split: str | None = None,
+        settings: str | None = None,
+        weights: str | None = None,
+        out: str | None = None,
+        calibrated_on: str | None = None,
+        device: str | None = None,
+        bundles_dir: str | None = None,
+    ) -> None:
+        """Find a bundle's threshold on healthy scans, and write it beside the weights, where inference looks for it.
+
+        Args:
+            bundle: name or folder.
+            data: the healthy scans.
+            fpr: share of their voxels that may be called anomalous.
+            split: of the data set.
+            settings: a JSON file of overrides, as of ``compare``.
+            weights: a file, in place of the bundle's own.
+            out: the file to write; by default threshold.json beside the weights.
+            calibrated_on: the scans in words, kept in the file.
+            device: to run on.
+            bundles_dir: the folder that holds the bundles, as of ``list``.
+        """
+        from common.evaluation.calibrate import calibrate
+
+        calibrate(
+            str(bundle),
+            str(data),
+            bundles_dir=bundle_folder(bundles_dir),
+            fpr=float(fpr),
+            split=None if split is None else str(split),
+            settings=settings,
+            weights=weights,
+            output=out,
+            calibrated_on=calibrated_on,
+            device=device,
+        )
+
+    def robustness(
+        self,
+        bundle: str,
+        data: str,
+        out: str | None = None,
+        split: str | None = None,
+        settings: str | None = None,
+        weights: str | None = None,
+        max_cases: int = 40,
+        attack_cases: int = 20,
+        device: str | None = None,
+        bundles_dir: str | None = None,
+    ) -> None:
+        """Measure what noise, blur, contrast, masks … and a small attack cost a bundle, and write a card.
+
+        Args:
+            bundle: name or folder.
+            data: cases with masks; whoever has the label 0 needs none.
+            out: folder for robustness.json, robustness.md and robustness.html; by default robustness_BUNDLE.
+            split: of the data set.
+            settings: a JSON file of overrides, as of ``compare``.
+            weights: a file, in place of the bundle's own.
+            max_cases: use the first cases only.
+            attack_cases: how many of them to attack; 0 for none.
+            device: to run on.
+            bundles_dir: the folder that holds the bundles, as of ``list``.
+        """
+        from common.evaluation.robustness import robustness
+
+        folder = Path(str(out or f"robustness_{Path(str(bundle)).name}"))
+        card = robustness(
+            str(bundle),
+            str(data),
+            folder,
+            bundles_dir=bundle_folder(bundles_dir),
+            split=None if split is None else str(split),
+            settings=settings,
+            weights=weights,
+            max_cases=int(max_cases),
+            attack_cases=int(attack_cases),
+            device=device,
+        )
+        worst = min(card["perturbations"], key=lambda row: row["change"])
+        change = f"{worst['kind']} {worst['strength']:g} changes it by {worst['change']:+.3f}"
+        print(f"pixel AP {card['clean']['pixel_ap']:.3f}; {change} → {folder / 'robustness.html'}")
+
+    def table(self, name: str = "ixi_planted", bundles: str | None = None, update: bool = False) -> None:
+        """Print the figures of all bundles in one experiment as a Markdown table, best first.
+
+        Args:
+            name: of the experiment, the ``id`` in the bundles' ``docs/results.json``.
+            bundles: the folder that holds them, as of ``list``.
+            update: instead of printing, bring the tables in the README beside that folder and in those of the
+                bundles up to date.
+        """
+        from common.evaluation.table import results_table, update_tables
+
+        folder = bundle_folder(bundles)
+        found = [file.parents[1] for file in sorted(folder.glob("*/docs/results.json"))]
+        if not update:
+            print(results_table(found, str(name)))
+            return
+        for page in (folder.parent / "README.md", *(bundle / "docs" / "README.md" for bundle in found)):
+            update_tables(page, found)
+            print(page)
