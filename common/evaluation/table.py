@@ -9,22 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
+from common.evaluation.columns import COST, IMAGES, LESIONS, RANKING, Column, number
 from common.files import write_atomic
 
-__all__ = ["bundle_table", "results_table", "update_tables"]
+__all__ = ["bundle_table", "read_results", "results_table", "update_tables"]
 
-# Heading, key of the metric, digits, factor, unit.
-_COLUMNS: tuple[tuple[str, str, int, float, str], ...] = (
-    ("pixel AP", "pixel_ap", 3, 1, ""),
-    ("AP per case", "case_ap_mean", 3, 1, ""),
-    ("best Dice", "oracle_dice", 3, 1, ""),
-    ("Dice at threshold", "dice", 3, 1, ""),
-    ("healthy FPR", "healthy_fpr", 2, 100, " %"),
-    ("image AUROC", "image_auroc_top1", 3, 1, ""),
+_AP, *_OTHERS = RANKING[:5]
+_COLUMNS = (*_OTHERS, LESIONS[2]._replace(head="lesion F1"), IMAGES[0]._replace(head="image AUROC"))
+_HEADS = [column.head for column in (_AP, *_COLUMNS)]
+_COST = (
+    COST[0]._replace(head="evaluations", digits=0),
+    COST[1],
+    COST[2]._replace(digits=2),
 )
-_HEADS = [column[0] for column in _COLUMNS]
-_COST = (("network_evaluations_per_slice", 0), ("seconds_per_slice", 2))
-_COST_HEADS = ["evaluations", "seconds a slice"]
+_COST_HEADS = [column.head for column in _COST]
 _BASELINE = {"pixel_ap": "intensity_ap", "oracle_dice": "intensity_oracle_dice"}
 _MARKED = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- /results -->)", re.DOTALL)
 
@@ -45,7 +43,7 @@ def results_table(bundles: Sequence[Path], name: str) -> str:
     found: dict[str, Result] = {}
     random: dict[str, float] = {}
     for bundle in bundles:
-        results = _read(bundle)
+        results = read_results(bundle)
         if name in results:
             found[bundle.name] = results[name]
         if f"{name}_random" in results:
@@ -53,13 +51,16 @@ def results_table(bundles: Sequence[Path], name: str) -> str:
     if not found:
         raise InputError(f"results '{name}'", "are in no bundle", "see 'id' in docs/results.json of a bundle")
     lines = [["", *_HEADS, "AP, random weights", *_COST_HEADS]]
-    for bundle_name, result in sorted(found.items(), key=lambda each: -each[1]["metrics"]["pixel_ap"]):
-        cells = [*_cells(result["metrics"]), _cell(random.get(bundle_name), 3), *_cost(result)]
+    for bundle_name, result in sorted(found.items(), key=lambda each: -(each[1]["metrics"]["pixel_ap"] or 0)):
+        cells = [*_cells(result), number(random.get(bundle_name), empty=""), *_cost(result)]
         lines.append([f"[`{bundle_name}`](bundles/{bundle_name}/docs/README.md)", *cells])
-    metrics = next(iter(found.values()))["metrics"]
-    baseline = {key: metrics[intensity] for key, intensity in _BASELINE.items() if intensity in metrics}
-    for label, row in (("intensity alone", baseline), ("chance", {"pixel_ap": metrics["prevalence"]})):
-        lines.append([label, *_cells(row), "", "", ""])
+    first = next(iter(found.values()))
+    for label, sources in (("intensity alone", _BASELINE), ("chance", {"pixel_ap": "prevalence"})):
+        baseline = {
+            kind: {key: first[kind][source] for key, source in sources.items() if source in first.get(kind, {})}
+            for kind in ("metrics", "intervals")
+        }
+        lines.append([label, *_cells(baseline), "", *("" for _ in _COST)])
     return _table(lines)
 
 
@@ -73,10 +74,10 @@ def bundle_table(bundle: Path) -> str:
         InputError: its file of results cannot be read.
     """
     lines = [["", *_HEADS, "AP, intensity", "AP, chance", *_COST_HEADS]]
-    for result in _read(bundle).values():
+    for result in read_results(bundle).values():
         metrics = result["metrics"]
-        beside = [_cell(metrics.get("intensity_ap"), 3), _cell(metrics.get("prevalence"), 3)]
-        lines.append([str(result["name"]), *_cells(metrics), *beside, *_cost(result)])
+        beside = [number(metrics.get(key), empty="") for key in ("intensity_ap", "prevalence")]
+        lines.append([str(result["name"]), *_cells(result), *beside, *_cost(result)])
     return _table(lines)
 
 
@@ -104,7 +105,12 @@ def update_tables(page: Path, bundles: Sequence[Path]) -> str:
     return updated
 
 
-def _read(bundle: Path) -> dict[str, Result]:
+def read_results(bundle: Path) -> dict[str, Result]:
+    """The entries of a bundle's ``docs/results.json`` by their id; those without one are left out.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
     file = bundle / "docs" / "results.json"
     try:
         results = json.loads(file.read_text(encoding="utf-8"))["results"]
@@ -113,12 +119,20 @@ def _read(bundle: Path) -> dict[str, Result]:
         raise InputError(file, f"is no file of results ({error})", "restore it from the release") from error
 
 
+def _cells(result: Result) -> list[str]:
+    """Pixel AP with its interval, where it has one, and the other numbers."""
+    metrics = result["metrics"]
+    interval = result.get("intervals", {}).get(_AP.key)
+    bounds = f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else ""
+    return [_cell(metrics, _AP) + bounds, *(_cell(metrics, column) for column in _COLUMNS)]
+
+
 def _cost(result: Result) -> list[str]:
-    return [_cell(result.get(key), digits) for key, digits in _COST]
+    return [_cell(result, column) for column in _COST]
 
 
-def _cells(metrics: Mapping[str, float]) -> list[str]:
-    return [_cell(metrics.get(key), digits, factor, unit) for _, key, digits, factor, unit in _COLUMNS]
+def _cell(numbers: Mapping[str, Any], column: Column) -> str:
+    return number(numbers.get(column.key), *column[2:], empty="")
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
@@ -126,7 +140,3 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
     used = [index for index, column in enumerate(zip(*rows[1:], strict=True)) if any(column)]
     lines = ["| " + " | ".join(row[index] for index in used) + " |" for row in rows]
     return "\n".join([lines[0], "|" + "---|" * len(used), *lines[1:]])
-
-
-def _cell(value: float | None, digits: int, factor: float = 1, unit: str = "") -> str:
-    return "" if value is None else f"{value * factor:.{digits}f}{unit}"

@@ -11,20 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from common.anomaly import clean_mask
+from common.evaluation.columns import COST, IMAGES, LESIONS, RANKING, RESTORATION, number
 from common.evaluation.comparison import charts
 from common.evaluation.comparison.case import CaseRecord
 from common.evaluation.comparison.run import Job
 from common.evaluation.comparison.scores import Scores
-from common.evaluation.comparison.tables import (
-    COST,
-    IMAGES,
-    LESIONS,
-    RANKING,
-    RESTORATION,
-    caption,
-    metric_table,
-    number,
-)
+from common.evaluation.comparison.tables import caption, metric_table
 from common.evaluation.report import case_figure
 from common.page import write_page
 
