@@ -19,13 +19,26 @@ from common.errors import InputError
 from common.networks import sha256
 from common.version import __version__
 
-__all__ = ["BundleRun", "find_bundle", "find_bundles", "overrides_of", "read_settings", "the_process_as_before"]
+__all__ = [
+    "BundleRun",
+    "find_bundle",
+    "find_bundles",
+    "names_file",
+    "overrides_of",
+    "read_settings",
+    "the_process_as_before",
+]
 
 # What says where to compute and where to write, and not what comes out.
 _ELSEWHERE = {
     "_meta_", "imports", "run", "bundle_root", "dataset_dir", "split", "output_dir", "device", "progress", "batch_size",
     "threshold", "min_size", "handlers", "dataset", "dataloader", "protocol", "evaluator",
 }  # fmt: skip
+
+
+def names_file(key: str) -> bool:
+    """Whether an entry of ``inference.json`` is the path of a file that belongs to a set of weights."""
+    return key in ("threshold", "statistics") or key.endswith("weights")
 
 
 def find_bundle(folder: Path, name: str) -> Path:
@@ -77,7 +90,7 @@ def read_settings(path: str | Path | None) -> dict[str, dict[str, Any]]:
         raise InputError(file, "is no mapping of bundles to overrides", 'write {"thor": {"noise_level": 200}}')
     for values in settings.values():
         for key, value in values.items():
-            if isinstance(value, str) and (key == "threshold" or key.endswith("weights")):
+            if isinstance(value, str) and value != "none" and names_file(key):
                 values[key] = str((file.parent / value).resolve())
     return settings
 
@@ -90,37 +103,48 @@ def overrides_of(
     Args:
         bundle: its folder.
         settings: as :func:`read_settings` returns them.
-        weights: a folder that holds ``<bundle>/model.pt`` (and other networks, and ``threshold.json``, under the names
-            that they have in the bundle), or ``<bundle>/models/…``. Bundles that are not in it keep their own. With
-            other weights and no threshold beside them there is no threshold.
+        weights: a folder that holds ``<bundle>/model.pt`` (and other networks, ``statistics.json`` and
+            ``threshold.json``, under the names that they have in the bundle), or ``<bundle>/models/…``. Bundles that
+            are not in it keep their own. With other weights and no threshold beside them there is no threshold; there
+            must be all networks.
 
     Raises:
-        InputError: a key that the config does not have, or a folder without weights of any bundle.
+        InputError: a key that the config does not have, no such folder, or some of the networks of the bundle in it
+            and not the others.
     """
     config = json.loads((bundle / "configs" / "inference.json").read_text(encoding="utf-8"))
     overrides: dict[str, Any] = {key: value for key, value in settings.get("*", {}).items() if key in config}
-    if weights is not None:
-        overrides |= _weights_in(Path(weights), bundle, config)
     own = settings.get(bundle.name, {})
     unknown = sorted(key for key in own if key.split("#")[0].split("::")[0] not in config)
     if unknown:
         raise InputError(f"settings of '{bundle.name}'", f"has no {', '.join(unknown)}", "see its inference.json")
-    return {**overrides, **own}
+    found = {} if weights is None else _weights_in(Path(weights), bundle, config)
+    together = {**overrides, **found, **own}
+    missing = [together[key] for key in found if key.endswith("weights") and not Path(together[key]).is_file()]
+    if missing:
+        remedy = "put all networks of the bundle into one folder, or name the others in the settings"
+        raise InputError(Path(missing[0]).parent, f"has no {', '.join(Path(each).name for each in missing)}", remedy)
+    return together
 
 
 def _weights_in(folder: Path, bundle: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The files of a bundle in a folder of weights; nothing where none of its networks is there."""
     if not folder.is_dir():
         raise InputError(folder, "is no folder", "give one that holds BUNDLE/model.pt for each bundle")
+    names = {
+        key: Path(value.strip("$'\" ")).name
+        for key, value in config.items()
+        if names_file(key) and isinstance(value, str)
+    }
+    networks = [name for key, name in names.items() if key.endswith("weights")]
     places = [folder / bundle.name / "models", folder / bundle.name]
-    place = next((each for each in places if (each / "model.pt").is_file()), None)
+    place = next((each for each in places if any((each / name).is_file() for name in networks)), None)
     if place is None:
         return {}
-    found: dict[str, Any] = {"threshold": None}
-    for key, value in config.items():
-        if (key.endswith("weights") or key == "threshold") and isinstance(value, str):
-            file = place / Path(value.strip("$'\" ")).name
-            if file.is_file():
-                found[key] = str(file.resolve())
+    # What else a method reads is looked for beside its networks, so that nothing of other weights is mixed with them.
+    found: dict[str, Any] = {key: str((place / name).resolve()) for key, name in names.items()}
+    if "threshold" in found and not Path(found["threshold"]).is_file():
+        found["threshold"] = None
     return found
 
 
@@ -175,7 +199,7 @@ class BundleRun:
             self.parser[key] = None
         if not own_handlers:
             self.parser["handlers"] = []
-        paths = {key: self.parser.get_parsed_content(key) for key in config if key.endswith("weights")}
+        paths = {key: self.parser.get_parsed_content(key) for key in config if names_file(key) and key != "threshold"}
         self.weights_sha256 = {key: sha256(path) for key, path in paths.items() if path and Path(path).is_file()}
         kept = {key: value for key, value in self.parser.get().items() if key not in {*_ELSEWHERE, *paths}}
         text = json.dumps([__version__, self.weights_sha256, kept], sort_keys=True, default=str)

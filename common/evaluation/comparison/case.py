@@ -29,7 +29,7 @@ class Cost:
         flop_per_evaluation: of one slice, multiply and add counted as two; counted on the first case of a process.
         peak_mib: highest memory until the end of the case: allocated on the GPU, or resident of the process.
         warm_up: the first case of a process, on which operations are counted: its time is not typical.
-        device: the processor.
+        device: the processor, and its precision.
     """
 
     slices: int

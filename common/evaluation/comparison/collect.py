@@ -18,8 +18,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from common.evaluation.comparison.case import CaseRecord, Cost
+from common.networks import has_bfloat16
 
-__all__ = ["CaseCollector", "Meter"]
+__all__ = ["CaseCollector", "Meter", "hardware"]
 
 
 class Meter:
@@ -53,9 +54,8 @@ class Meter:
             self.flop_per_evaluation = counter.get_total_flops() / evaluations
         self.calls += 1
         self.raw_maximum = float(result["anomaly_map"].max())
-        self.last = Cost(
-            slices, evaluations, seconds, self.flop_per_evaluation, _peak_mib(device), first, _processor(device)
-        )
+        peak, where = _peak_mib(device), hardware(device, self.inferer)
+        self.last = Cost(slices, evaluations, seconds, self.flop_per_evaluation, peak, first, where)
         return result
 
 
@@ -135,7 +135,9 @@ def _peak_mib(device: torch.device) -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def _processor(device: torch.device) -> str:
+def hardware(device: torch.device, inferer: Any) -> str:
+    """The processor, its threads, and the precision that an inferer has on it."""
+    precision = "bfloat16" if getattr(inferer, "amp", False) and has_bfloat16(device) else "float32"
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"CPU ({platform.machine()}), {torch.get_num_threads()} thread(s)"
+        return f"{torch.cuda.get_device_name(device)}, {precision}"
+    return f"CPU ({platform.machine()}), {torch.get_num_threads()} thread(s), {precision}"

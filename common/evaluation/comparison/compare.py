@@ -79,13 +79,18 @@ def compare(
         )
         for bundle in found
     ]
+    # As others would write it: the paths of this machine say nothing to them.
+    words = {"data": "TEST_SET", "split": split, "max_cases": max_cases}
+    words |= {"weights": weights and "WEIGHTS", "settings": settings and "SETTINGS"}
+    words |= {key: value for key, value, usual in (("draws", draws, 1000), ("seed", seed, 0)) if value != usual}
+    command = " ".join(["anomaly-zoo compare", *(f"--{key} {value}" for key, value in words.items() if value)])
     with Processes() as processes:
         for number, job in enumerate(jobs if not score_only else (), 1):
             run_cases(job, cases, data, processes, f"{job.bundle.name} ({number}/{len(jobs)})")
         processes.wait()
         if processes.rank:
             return {}
-        return _report(jobs, cases, data, output, draws, seed)
+        return _report(jobs, cases, data, output, command, draws, seed)
 
 
 def summary_of(results: Mapping[str, Any], output_dir: str) -> str:
@@ -106,7 +111,13 @@ def summary_of(results: Mapping[str, Any], output_dir: str) -> str:
 
 
 def _report(
-    jobs: Sequence[Job], cases: Sequence[Case], data: Mapping[str, str], output: Path, draws: int, seed: int
+    jobs: Sequence[Job],
+    cases: Sequence[Case],
+    data: Mapping[str, str],
+    output: Path,
+    command: str,
+    draws: int,
+    seed: int,
 ) -> dict[str, Any]:
     from common.evaluation.comparison.page import write_comparison
 
@@ -127,6 +138,7 @@ def _report(
         findings += more
     results: dict[str, Any] = {
         "version": __version__,
+        "command": command,
         "data": _data(jobs[0], cases, data),
         "rules": RULES,
         "versions": _versions(),

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from common.anomaly import Threshold
-from common.evaluation.bundle import BundleRun
+from common.evaluation.bundle import BundleRun, names_file
 from common.evaluation.comparison.case import CaseRecord
 from common.evaluation.comparison.run import Job
 from common.evaluation.comparison.scores import DETECTION_IOU, PANOPTIC_IOU, SIZES_MM
@@ -67,7 +67,7 @@ def bundle_protocol(
         "mask": run.get("brain_mask"),
         "post_processing": {key: run.get(key) for key in ("median", "erosion", "min_size")},
         "threshold": _origin(threshold),
-        "overrides": {key: value for key, value in job.overrides.items() if not _is_path(key)},
+        "overrides": {key: value for key, value in job.overrides.items() if not names_file(key)},
         "weights_sha256": run.weights_sha256,
         "key": run.key,
     }
@@ -80,8 +80,3 @@ def _origin(threshold: Threshold | float | None) -> Any:
     return {**{key: value for key, value in known.items() if key not in ("settings", "subjects")}} | {
         "subjects": len(threshold.subjects)
     }
-
-
-def _is_path(key: str) -> bool:
-    # Paths of this machine say nothing to others; the hashes do.
-    return key == "threshold" or key.endswith("weights")
