@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from common.cli.folders import bundle_folder
@@ -80,24 +81,28 @@ class EvaluationCommands:
         device: str | None = None,
         bundles_dir: str | None = None,
     ) -> None:
-        """Find a bundle's threshold on healthy scans, and write it beside the weights, where inference looks for it.
+        """Find thresholds on healthy scans, and write them beside the weights, where inference looks for them.
+
+        What else a method takes from healthy scans (``statistics.json``) is made first where it is missing, or of
+        other weights. Exit code 1 if a bundle failed; the others go on.
 
         Args:
-            bundle: name or folder.
+            bundle: name or folder; several with commas between them, or all.
             data: the healthy scans.
             fpr: share of their voxels that may be called anomalous.
             split: of the data set.
             settings: a JSON file of overrides, as of ``compare``.
-            weights: a file, in place of the bundle's own.
-            out: the file to write; by default threshold.json beside the weights.
+            weights: in place of the bundles' own: a file, or a folder of sets as of ``compare``. Of ``all`` those are
+                calibrated that it holds.
+            out: the file to write, for one bundle; by default threshold.json beside the weights.
             calibrated_on: the scans in words, kept in the file.
             device: to run on.
             bundles_dir: the folder that holds the bundles, as of ``list``.
         """
         from common.evaluation.calibrate import calibrate
 
-        calibrate(
-            str(bundle),
+        failures = calibrate(
+            bundle,
             str(data),
             bundles_dir=bundle_folder(bundles_dir),
             fpr=float(fpr),
@@ -105,9 +110,41 @@ class EvaluationCommands:
             settings=settings,
             weights=weights,
             output=out,
-            calibrated_on=calibrated_on,
+            calibrated_on=None if calibrated_on is None else str(calibrated_on),
             device=device,
         )
+        for name, error in failures.items():
+            print(f"failed: {name}: {error}", file=sys.stderr)
+        if failures:
+            raise SystemExit(1)
+
+    def record(
+        self,
+        folder: str,
+        id: str,
+        name: str | None = None,
+        data: str | None = None,
+        command: str | None = None,
+        bundles: str = "all",
+        bundles_dir: str | None = None,
+    ) -> None:
+        """Write the numbers of a comparison into ``docs/results.json`` of the bundles; then ``table --update``.
+
+        Args:
+            folder: of the comparison.
+            id: of the experiment; what was recorded under it before is replaced.
+            name: of its rows in the tables; by default as before.
+            data: the cases in words; by default how many they are.
+            command: that repeats it; by default the one that was given, with names in place of paths.
+            bundles: names separated by commas, or all that were compared.
+            bundles_dir: the folder that holds the bundles, as of ``list``.
+        """
+        from common.evaluation.record import record
+
+        words = {"title": name, "data": data, "command": command}
+        told = {key: None if value is None else str(value) for key, value in words.items()}
+        for file in record(str(folder), bundles_dir=bundle_folder(bundles_dir), name=str(id), bundles=bundles, **told):
+            print(file)
 
     def robustness(
         self,

@@ -143,7 +143,7 @@ def _weights_in(folder: Path, bundle: Path, config: Mapping[str, Any]) -> dict[s
         return {}
     # What else a method reads is looked for beside its networks, so that nothing of other weights is mixed with them.
     found: dict[str, Any] = {key: str((place / name).resolve()) for key, name in names.items()}
-    if "threshold" in found and not Path(found["threshold"]).is_file():
+    if not Path(found.get("threshold", "")).is_file():
         found["threshold"] = None
     return found
 

@@ -1,20 +1,22 @@
-"""A bundle's threshold from the healthy scans at hand."""
+"""Thresholds of bundles from the healthy scans at hand."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from common.anomaly import Threshold
-from common.data import load_cases
+from common.anomaly import HealthyStatistics
+from common.data import Case, load_cases
 from common.errors import InputError
-from common.evaluation.bundle import BundleRun, find_bundle, overrides_of, read_settings, the_process_as_before
-from common.evaluation.calibration import ThresholdCalibration
+from common.evaluation.bundle import BundleRun, find_bundles, overrides_of, read_settings, the_process_as_before
+from common.networks import sha256
 
 __all__ = ["calibrate"]
 
 
 def calibrate(
-    bundle: str,
+    bundles: str | Sequence[str],
     dataset_dir: str,
     *,
     bundles_dir: Path,
@@ -25,48 +27,94 @@ def calibrate(
     output: str | None = None,
     calibrated_on: str | None = None,
     device: str | None = None,
-) -> Threshold:
-    """Run a bundle on healthy scans, and write the threshold at which a share of their voxels is called anomalous.
+) -> dict[str, str]:
+    """Run bundles on healthy scans, and write the thresholds at which a share of their voxels is called anomalous.
 
     Args:
-        bundle: name or path.
+        bundles: name or path; several, or ``all``.
         dataset_dir: healthy scans; masks, where there are any, must be empty. In a data set that says which cases are
             healthy (``label`` 0) the others are left out.
         bundles_dir: the folder of the bundles.
         fpr: share of false positives, in (0, 1).
         split: of the data set.
         settings: JSON of overrides (``read_settings``).
-        weights: a file, in place of the bundle's own.
-        output: the file to write; by default ``threshold.json`` beside the weights, which inference takes by itself
-            with the bundle's own weights.
+        weights: in place of the bundles' own: a file, for one bundle, or a folder (``overrides_of``). Of all bundles
+            those are calibrated that it holds.
+        output: the file to write, for one bundle; by default ``threshold.json`` beside the weights, which inference
+            takes by itself with the bundle's own weights.
         calibrated_on: the scans in words, kept in the file; by default the name of the data set.
         device: to run on.
 
     Returns:
-        the threshold with its interval.
+        of several bundles, those that failed, and why.
 
     Raises:
-        InputError: unusable scans or settings, or none that are healthy.
+        InputError: unusable scans or settings, or none that are healthy; for one bundle, whatever it refuses.
     """
     if not 0 < fpr < 1:
         raise InputError(f"--fpr {fpr}", "is not between 0 and 1", "use e.g. 0.01 for 1 % false positives")
-    folder = find_bundle(bundles_dir, bundle)
-    overrides = overrides_of(folder, read_settings(settings))
+    found = find_bundles(bundles_dir, bundles)
+    given = read_settings(settings)
+    overrides = {bundle: _overrides(bundle, given, weights) for bundle in found}
     if weights is not None:
-        overrides["weights"] = str(Path(weights).resolve())
+        lacking = [bundle.name for bundle, changes in overrides.items() if "weights" not in changes]
+        if lacking and (bundles != "all" or len(lacking) == len(found)):
+            raise InputError(weights, f"holds no weights of {', '.join(lacking)}", "give one with BUNDLE/model.pt")
+        overrides = {bundle: changes for bundle, changes in overrides.items() if bundle.name not in lacking}
+    single = len(overrides) == 1
+    if not single and (output is not None or Path(weights or ".").is_file()):
+        raise InputError("calibrate", "one file for several bundles", "give a folder of weights, and no --out")
+    cases = _healthy(dataset_dir, split)
+    said = {"calibrated_on": calibrated_on or Path(dataset_dir).resolve().name}
+    failures: dict[str, str] = {}
+    for bundle, changes in overrides.items():
+        with the_process_as_before():
+            try:
+                changes = _with_statistics(bundle, dataset_dir, split, {**changes, **said}, cases, device)
+                changes["quantile"] = 1 - fpr
+                run = BundleRun(bundle, dataset_dir, split, changes, "calibrate.json", own_handlers=True, device=device)
+                run.parser["threshold_file"] = str(output or Path(run.get("weights")).with_name("threshold.json"))
+                run.evaluator(cases).run()
+            except Exception as error:  # any bundle may fail in any way, and the others must not
+                if single:
+                    raise
+                failures[bundle.name] = f"{type(error).__name__}: {error}".removeprefix("InputError: ")
+    return failures
+
+
+def _overrides(bundle: Path, settings: dict[str, Any], weights: str | None) -> dict[str, Any]:
+    """What to change in a bundle, but for the threshold, which is to be found."""
+    is_file = weights is not None and not Path(weights).is_dir()
+    overrides = overrides_of(bundle, settings, None if is_file else weights)
+    if is_file:
+        overrides["weights"] = str(Path(str(weights)).resolve())
+    return {key: value for key, value in overrides.items() if key != "threshold"}
+
+
+def _healthy(dataset_dir: str, split: str | None) -> list[Case]:
     cases = load_cases(dataset_dir, split, channels=None)
     if any(case.get("label") == 0 for case in cases):
         cases = [case for case in cases if not case.get("label")]
     if all(case.get("label") for case in cases):
         raise InputError(dataset_dir, "holds no healthy scan", "calibrate on scans of healthy people")
-    overrides |= {"quantile": 1 - fpr, "calibrated_on": calibrated_on or Path(dataset_dir).resolve().name}
-    with the_process_as_before():
-        overrides.pop("threshold", None)
-        run = BundleRun(folder, dataset_dir, split, overrides, "calibrate.json", own_handlers=True, device=device)
-        run.parser["threshold_file"] = str(output or Path(run.get("weights")).with_name("threshold.json"))
-        evaluator = run.evaluator(cases)
-        evaluator.run()
-        handlers = run.get("handlers")
-    (handler,) = (each for each in handlers if isinstance(each, ThresholdCalibration))
-    assert handler.threshold is not None
-    return handler.threshold
+    return cases
+
+
+def _with_statistics(
+    bundle: Path, dataset_dir: str, split: str | None, changes: dict[str, Any], cases: list[Case], device: str | None
+) -> dict[str, Any]:
+    """The changes with what else a method wants to know of healthy scans, made beside its weights if need be."""
+    if not (bundle / "configs" / "statistics.json").is_file():
+        return changes
+    asked = BundleRun(bundle, dataset_dir, split, changes, "calibrate.json", device=device)
+    weights, named = Path(asked.get("weights")), changes.get("statistics")
+    beside = weights.with_name("statistics.json")
+    if named is not None and (named == "none" or Path(named).resolve() != beside.resolve()):
+        return changes
+    if not beside.is_file() or HealthyStatistics.load(beside).weights_sha256 != sha256(weights):
+        # They are of the plain residual, whatever the map will be.
+        plain = {key: value for key, value in changes.items() if key not in ("statistics", "normalise")}
+        run = BundleRun(bundle, dataset_dir, split, plain, "statistics.json", own_handlers=True, device=device)
+        run.parser["statistics_file"] = str(beside)
+        run.evaluator(cases).run()
+    return {**changes, "statistics": str(beside)}

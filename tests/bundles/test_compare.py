@@ -21,6 +21,7 @@ from common.evaluation.comparison.run import Job, Processes, run_cases
 from common.evaluation.robustness import card as robustness_card
 from common.evaluation.robustness import robustness
 from common.evaluation.robustness.perturbations import PERTURBATIONS
+from common.files import sha256
 from tests.bundles import zoo
 
 NAMES = ("dae", "ddpm")
@@ -178,6 +179,48 @@ def test_calibration_from_the_command_line(
         assert checks["threshold is not from the test cases"] == status
         assert checks["threshold belongs to settings and weights"] == "ok"
         assert results["bundles"][0]["metrics"]["threshold"] == found["value"]
+
+
+def test_sets_of_weights(pictures: Path, overrides: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All files of a bundle come from the folder: networks, what is calibrated on healthy scans, thresholds."""
+    folder, file = tmp_path / "weights", tmp_path / "settings.json"
+    given = {}
+    for name in ("classifier_guided_ddim", "ensemble"):
+        given[name] = overrides(zoo.named(name))
+        (folder / name).mkdir(parents=True)
+        for key, target in (("weights", "model.pt"), ("classifier_weights", "classifier.pt")):
+            if key in given[name]:
+                shutil.copy(given[name].pop(key), folder / name / target)
+        del given[name]["threshold"]
+    file.write_text(json.dumps(given))
+    words = ["calibrate", "all", pictures, "--split", "training", "--settings", file, "--weights", folder]
+    main([*map(str, words)])
+    assert "statistics of 4 healthy cases" in capsys.readouterr().out
+    shipped = zoo.named("ensemble") / "models" / "statistics.json"
+    assert (folder / "ensemble" / "statistics.json").read_text() != shipped.read_text()
+    with pytest.raises(SystemExit):
+        main([*map(str, words[:1]), "dae", *map(str, words[2:])])
+    assert f"{folder}: holds no weights of dae" in capsys.readouterr().err
+
+    results = run(pictures, tmp_path / "out", file, bundles=list(given), weights=str(folder), draws=5)
+    assert results["failures"] == []
+    for entry in results["bundles"]:
+        own = json.loads((folder / entry["bundle"] / "threshold.json").read_text())
+        assert entry["protocol"]["threshold"]["value"] == own["value"]
+        assert entry["cost"]["gflop_per_slice"] > 0
+        assert entry["cost"]["hardware"].endswith("float32")
+        assert "IXI" not in entry["protocol"]["training_set"]
+    hashes = {entry["bundle"]: entry["protocol"]["weights_sha256"] for entry in results["bundles"]}
+    names = {"weights": "model.pt", "classifier_weights": "classifier.pt", "statistics": "statistics.json"}
+    for bundle, keys in (
+        ("classifier_guided_ddim", ("weights", "classifier_weights")),
+        ("ensemble", ("weights", "statistics")),
+    ):
+        assert hashes[bundle] == {key: sha256(folder / bundle / names[key]) for key in keys}
+
+    (folder / "classifier_guided_ddim" / "classifier.pt").unlink()
+    with pytest.raises(InputError, match=r"classifier_guided_ddim: has no classifier\.pt"):
+        run(pictures, tmp_path / "other", file, bundles="classifier_guided_ddim", weights=str(folder))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -40,7 +40,7 @@ class Meter:
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Any:
         """Call the inferer."""
         first, device = self.calls == 0, inputs.device
-        counter = FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION) if first else None
+        counter = _counter() if first else None
         slices, evaluations = self.inferer.slices, self.inferer.evaluations
         _reset_peak(device)
         start = time.perf_counter()
@@ -115,6 +115,21 @@ def _attention_flop(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int
 
 # The counter knows the attention of GPUs only.
 _CPU_ATTENTION = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flop}
+
+
+class _NoModules(nullcontext):
+    """In place of what tells the modules apart: its hooks refuse ``torch.autograd.grad``, on which guidance stands."""
+
+    parents = frozenset({"Global"})
+
+    def __exit__(self, *_: object) -> None:
+        """Do nothing; the counter gives no arguments."""
+
+
+def _counter() -> FlopCounterMode:
+    counter = FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION)
+    counter.mod_tracker = _NoModules()  # type: ignore[assignment]
+    return counter
 
 
 def _reset_peak(device: torch.device) -> None:

@@ -51,15 +51,18 @@ def bundle_protocol(
         record: any of its cases, for the grid.
         threshold: with its origin.
     """
-    stated = {key: value for key, value in run.get("protocol", {}).items() if key != "weights_sha256"}
+    # What the config says of its own weights and threshold does not hold for others; what is in use is told below.
+    stated = {k: v for k, v in run.get("protocol", {}).items() if k not in ("weights_sha256", "threshold_from")}
     metadata = run.parser.get("_meta_", {})
     inputs = metadata.get("network_data_format", {}).get("inputs", {}).get("image", {})
+    if "weights" in job.overrides:
+        stated["training_set"] = "that of the weights that were given"
     return {
         **stated,
         "name": metadata.get("name", run.bundle.name),
         "version": metadata.get("version", "?"),
         "supervision": metadata.get("supervision", "?"),
-        "modality": inputs.get("modality", "?"),
+        "modality": "?" if "weights" in job.overrides else inputs.get("modality", "?"),
         "channels": inputs.get("num_channels", "?"),
         "grid": list(record.anomaly_map.shape),
         "spacing_mm": list(record.spacing),

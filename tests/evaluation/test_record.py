@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.errors import InputError
+from common.evaluation import bundle_table, results_table
+from common.evaluation.record import record
+from common.files import write_json
+
+METRICS = {"pixel_ap": 0.4184, "prevalence": 0.01, "intensity_ap": 0.02, "lesion_f1": 0.31, "hd95_mm": math.nan}
+
+
+def comparison(folder: Path, *names: str, **more: Any) -> Path:
+    """What a comparison of bundles leaves, as far as it is recorded."""
+    entries = [
+        {
+            "bundle": name,
+            "metrics": METRICS,
+            "intervals": {"pixel_ap": [0.2604321, 0.5561234], "hd95_mm": [math.nan, math.nan]},
+            "sizes": [],
+            "cost": {
+                "network_evaluations_per_slice": 15.0,
+                "gflop_per_slice": 12.3,
+                "seconds_per_slice": 0.5,
+                "peak_mib": 800.0,
+                "hardware": "CPU (x86_64), 1 thread(s), float32",
+            },
+            "protocol": {
+                "name": name,
+                "key": "abc",
+                "test_set": "patients of mine",
+                "settings": {"noise_level": 200},
+                "overrides": {"spatial_size": [64, 64], "extra": "/home/me/extra.txt"},
+                "weights_sha256": {"weights": "f" * 64, "classifier_weights": "e" * 64},
+            },
+        }
+        for name in names
+    ]
+    results = {
+        "command": "anomaly-zoo compare --data TEST_SET --weights WEIGHTS",
+        "bundles": entries,
+        "baselines": [{"name": "intensity (bright)", "intervals": {"pixel_ap": [0.012, 0.031]}}, {"name": "chance"}],
+        "bootstrap": {"unit": "subject", "draws": 1000},
+        "data": {"name": "patients of mine", "split": None, "cases": 9, "subjects": 5, "lesion_cases": 4},
+        "versions": {"anomaly-zoo": "0.1.0"},
+        "leaks": [
+            {"bundle": "", "check": "no subject is in two splits", "status": "leak", "detail": "Jane Doe"},
+            {"bundle": names[0], "check": "maps are not scaled", "status": "ok", "detail": ""},
+        ],
+        "failures": [{"bundle": "broken", "error": "no weights"}],
+        **more,
+    }
+    write_json(folder / "results.json", results)
+    return folder
+
+
+@pytest.fixture
+def bundles(tmp_path: Path) -> Path:
+    """Two bundles, one of which has results."""
+    folder = tmp_path / "bundles"
+    for name in ("one", "two"):
+        for config in ("inference.json", "metadata.json"):
+            write_json(folder / name / "configs" / config, {})
+    old = {"id": "planted", "name": "planted lesions", "metrics": {"pixel_ap": 0.5, "prevalence": 0.01}}
+    results = [old, {**old, "id": "planted_random"}, {"name": "not in tables", "metrics": {}}]
+    write_json(folder / "one" / "docs" / "results.json", {"version": "3", "results": results, "training": {"steps": 7}})
+    return folder
+
+
+def content(bundles: Path, name: str) -> dict[str, Any]:
+    return json.loads((bundles / name / "docs" / "results.json").read_text())
+
+
+def test_a_comparison_becomes_an_entry_of_each_bundle(bundles: Path, tmp_path: Path) -> None:
+    folder = comparison(tmp_path / "out", "one", "two")
+    options: dict[str, Any] = {"bundles_dir": bundles, "name": "scans"}
+    written = record(folder, title="Scans", **options)
+    assert written == [bundles / name / "docs" / "results.json" for name in ("one", "two")]
+    one = content(bundles, "one")
+    assert [each.get("id") for each in one["results"]] == ["planted", "planted_random", "scans", None]
+    assert (one["version"], one["training"]) == ("3", {"steps": 7})
+    (entry,) = content(bundles, "two")["results"]
+    assert entry == one["results"][2]
+    assert entry["name"] == "Scans"
+    assert entry["data"] == "9 cases of 5 subjects, 4 with lesion"
+    assert entry["command"] == "anomaly-zoo compare --data TEST_SET --weights WEIGHTS"
+    assert entry["metrics"] == {**METRICS, "hd95_mm": None}
+    assert entry["intervals"] == {"pixel_ap": [0.260432, 0.556123], "intensity_ap": [0.012, 0.031]}
+    assert (entry["gflop_per_slice"], entry["hardware"]) == (12.3, "CPU (x86_64), 1 thread(s), float32")
+    protocol = entry["protocol"]
+    assert (protocol["test_set"], protocol["weights_sha256"]) == ("TEST_SET", "f" * 64)
+    assert protocol["other_files_sha256"] == {"classifier_weights": "e" * 64}
+    assert protocol["overrides"] == {"spatial_size": [64, 64], "extra": "extra.txt"}
+    assert protocol["leaks"] == {"no subject is in two splits": "leak"}
+    for private in ("patients of mine", "Jane Doe", "/home/me", str(tmp_path)):
+        assert private not in (bundles / "two" / "docs" / "results.json").read_text()
+    assert record(folder, **options) == written  # the name stays
+    assert content(bundles, "one") == one
+
+
+def test_tables_show_intervals_beside_entries_without(bundles: Path, tmp_path: Path) -> None:
+    record(comparison(tmp_path / "out", "two"), bundles_dir=bundles, name="planted", title="planted lesions")
+    folders = [bundles / "one", bundles / "two"]
+    table = results_table(folders, "planted")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+    shown = {row[0].split("]")[0].strip("[`"): dict(zip(rows[0], row, strict=True)) for row in rows[2:]}
+    assert list(shown) == ["one", "two", "intensity alone", "chance"]
+    assert shown["one"]["pixel AP"] == "0.500"
+    assert shown["one"]["AP, random weights"] == "0.500"
+    assert shown["two"]["pixel AP"] == "0.418 [0.26, 0.56]"
+    assert shown["two"]["lesion F1"] == "0.310"
+    assert shown["two"]["GFLOP a slice"] == "12.3"
+    assert "0.418 [0.26, 0.56]" in bundle_table(bundles / "two")
+    alone = results_table([bundles / "two"], "planted")
+    assert "| intensity alone | 0.020 [0.01, 0.03] |" in alone
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, "are new in two"),
+        ({"title": "T", "bundles": "one,broken"}, "it failed: no weights"),
+        ({"title": "T", "bundles": "other"}, "was not compared"),
+        ({"title": "T", "data": "scans in /home/me/scans"}, "a path of this machine"),
+        ({"title": "T", "command": "compare --data=C:\\scans"}, "a path of this machine"),
+    ],
+)
+def test_slips_change_no_file(bundles: Path, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    before = content(bundles, "one")
+    options: dict[str, Any] = {"bundles_dir": bundles, "name": "planted", **changes}
+    with pytest.raises(InputError, match=message):
+        record(comparison(tmp_path / "out", "one", "two"), **options)
+    assert content(bundles, "one") == before
+    assert not (bundles / "two" / "docs").exists()
+    with pytest.raises(InputError, match=r"results\.json: cannot be read"):
+        record(tmp_path, **options)
