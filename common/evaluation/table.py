@@ -54,7 +54,7 @@ def results_table(bundles: Sequence[Path], name: str) -> str:
     for bundle_name, result in sorted(found.items(), key=lambda each: -(each[1]["metrics"]["pixel_ap"] or 0)):
         cells = [*_cells(result), number(random.get(bundle_name), empty=""), *_cost(result)]
         lines.append([f"[`{bundle_name}`](bundles/{bundle_name}/docs/README.md)", *cells])
-    first = next(iter(found.values()))
+    first = max(found.values(), key=lambda result: "intervals" in result)
     for label, sources in (("intensity alone", _BASELINE), ("chance", {"pixel_ap": "prevalence"})):
         baseline = {
             kind: {key: first[kind][source] for key, source in sources.items() if source in first.get(kind, {})}
