@@ -10,7 +10,7 @@ from torch import Tensor
 from common.diffusion import Clip, DynamicThreshold, to_image_range, to_model_range
 from common.inferers.base import AnomalyInferer, Restored
 from common.networks import HEALTHY, Denoiser
-from common.samplers import Callback, ClassifierFreeGuidance, ddim_round_trip
+from common.samplers import Callback, ClassifierFreeGuidance, Solver, check_solver, ddim_round_trip
 
 __all__ = ["ClassifierFreeInferer"]
 
@@ -27,8 +27,9 @@ class ClassifierFreeInferer(AnomalyInferer):
         noise_level: to encode to; with ``spacing="leading"`` the level below which levels are spread.
         num_inference_steps: levels on the way up, and again on the way down, where each needs two evaluations.
         spacing: of the visited levels.
-        fixed_point_steps: further evaluations a level on the way up, which make the inversion exact where nothing is
-            clipped.
+        sampler: up and down, ``ddim`` or the second-order ``dpm++``.
+        fixed_point_steps: of ``ddim``: further evaluations a level on the way up, which make the inversion exact where
+            nothing is clipped.
         clip: of x̂_0; by default dynamic thresholding at the 99th percentile.
         **kwargs: of ``AnomalyInferer``; nothing is drawn at random.
     """
@@ -40,11 +41,14 @@ class ClassifierFreeInferer(AnomalyInferer):
         noise_level: int = 749,
         num_inference_steps: int | None = 75,
         spacing: str = "leading",
+        sampler: Solver = "ddim",
         fixed_point_steps: int = 0,
         clip: Clip | None = _THRESHOLD,
         **kwargs: Any,
     ) -> None:
         super().__init__(clip=clip, **kwargs)
+        check_solver(sampler, fixed_point_steps)
+        self.method: Solver = sampler
         self.timesteps = self.levels(noise_level, num_inference_steps, spacing)
         self.guidance_scale, self.fixed_point_steps = guidance_scale, fixed_point_steps
 
@@ -63,6 +67,7 @@ class ClassifierFreeInferer(AnomalyInferer):
                 denoiser,
                 to_model_range(image),
                 self.timesteps,
+                method=self.method,
                 fixed_point_steps=self.fixed_point_steps,
                 guidance=ClassifierFreeGuidance(denoiser, self.guidance_scale, class_labels=labels),
                 callback=callback,

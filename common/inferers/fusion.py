@@ -11,7 +11,7 @@ from common.anomaly import counterfactual_saliency, saliency_mask
 from common.diffusion import Clip, Variance, to_image_range, to_model_range
 from common.inferers.base import AnomalyInferer, Restored
 from common.networks import Denoiser, ImageAutoencoder, NoisyClassifier
-from common.samplers import Callback, ddim_invert, fused_sample
+from common.samplers import Callback, Solver, check_solver, fused_sample, invert
 
 __all__ = ["FusionInferer"]
 
@@ -28,6 +28,7 @@ class FusionInferer(AnomalyInferer):
         noise_level: L, to encode to.
         num_inference_steps: levels on the way up, and again on the way down; ``None`` visits every level.
         spacing: of the visited levels.
+        sampler: of the way up and of the deterministic chain down, ``ddim`` or the second-order ``dpm++``.
         variance: of the DDPM steps.
         saliency_steps: of ``counterfactual_saliency``.
         saliency_step_size: likewise.
@@ -49,6 +50,7 @@ class FusionInferer(AnomalyInferer):
         noise_level: int = 500,
         num_inference_steps: int | None = None,
         spacing: str = "linspace",
+        sampler: Solver = "ddim",
         variance: Variance = "fixed_large",
         saliency_steps: int = 20,
         saliency_step_size: float = 0.001,
@@ -59,6 +61,8 @@ class FusionInferer(AnomalyInferer):
         **kwargs: Any,
     ) -> None:
         super().__init__(clip=clip, **kwargs)
+        check_solver(sampler)
+        self.method: Solver = sampler
         self.timesteps = self.levels(noise_level, num_inference_steps, spacing)
         self.classifier = classifier.eval().requires_grad_(False)
         self.autoencoder = autoencoder.eval().requires_grad_(False)
@@ -93,12 +97,14 @@ class FusionInferer(AnomalyInferer):
         mask = saliency_mask(
             self.saliency(image), quantile=self.saliency_quantile, width=self.saliency_width, region=region
         )
-        code = ddim_invert(denoiser, to_model_range(image), list(reversed(self.timesteps)), callback=callback)
+        rising = list(reversed(self.timesteps))
+        code = invert(denoiser, to_model_range(image), rising, method=self.method, callback=callback)
         sample = fused_sample(
             denoiser,
             code,
             self.timesteps,
             mask=mask,
+            method=self.method,
             variance=self.variance,
             noise=self.noise,
             generator=generator,

@@ -16,6 +16,8 @@ from common.networks import HEALTHY, Denoiser
 from common.samplers import (
     Callback,
     GradientGuidance,
+    Solver,
+    check_solver,
     class_log_probability,
     ddim_round_trip,
     segment_log_probability,
@@ -41,13 +43,14 @@ class ClassifierGuidedInferer(AnomalyInferer):
         noise_level: L, to encode to.
         num_inference_steps: levels on the way up, and again on the way down; ``None`` visits every level.
         spacing: of the visited levels.
-        fixed_point_steps: further evaluations a level on the way up, which make the inversion exact.
+        sampler: up and down, ``ddim`` or the second-order ``dpm++``.
+        fixed_point_steps: further evaluations a level on the way up, which make the inversion exact; of ``ddim``.
         task: what the network knows: ``class``, ``segmentation``, ``value`` (see ``TASKS``).
         clip: by default none, so that the inversion is one.
         **kwargs: of ``AnomalyInferer``; nothing is drawn at random.
 
     Raises:
-        InputError: unknown task, or levels outside the schedule, at construction.
+        InputError: unknown task or sampler, or levels outside the schedule, at construction.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class ClassifierGuidedInferer(AnomalyInferer):
         noise_level: int = 500,
         num_inference_steps: int | None = None,
         spacing: str = "linspace",
+        sampler: Solver = "ddim",
         fixed_point_steps: int = 0,
         task: Literal["class", "segmentation", "value"] = "class",
         clip: Clip | None = None,
@@ -66,6 +70,8 @@ class ClassifierGuidedInferer(AnomalyInferer):
         super().__init__(clip=clip, **kwargs)
         if task not in TASKS:
             raise InputError(f"task '{task}'", "is not known", f"choose one of {sorted(TASKS)}")
+        check_solver(sampler, fixed_point_steps)
+        self.method: Solver = sampler
         self.timesteps = self.levels(noise_level, num_inference_steps, spacing)
         self.log_likelihood = TASKS[task](classifier.eval().requires_grad_(False))
         self.guidance_scale, self.fixed_point_steps = guidance_scale, fixed_point_steps
@@ -84,6 +90,7 @@ class ClassifierGuidedInferer(AnomalyInferer):
                 denoiser,
                 to_model_range(image),
                 self.timesteps,
+                method=self.method,
                 fixed_point_steps=self.fixed_point_steps,
                 guidance=GradientGuidance(denoiser, self.log_likelihood, self.guidance_scale),
                 callback=callback,

@@ -22,7 +22,7 @@ class PartialDiffusionInferer(AnomalyInferer):
         noise_level: level to noise to.
         num_inference_steps: network evaluations on the way back; ``None`` visits every level.
         spacing: of the visited levels.
-        sampler: ``ddpm`` or ``ddim``.
+        sampler: ``ddpm``, ``ddim``, or the second-order ``dpm++``.
         variance: of DDPM steps.
         reverse_noise: kind of noise on the way back, or its name; ``None`` takes ``noise``.
         **kwargs: of ``AnomalyInferer``.

@@ -10,7 +10,15 @@ from common.samplers.basic import (
     partial_diffusion,
 )
 from common.samplers.cold import cold_sample
-from common.samplers.counterfactual import FusedSample, ddim_round_trip, fused_sample
+from common.samplers.counterfactual import (
+    INVERTERS,
+    FusedSample,
+    Solver,
+    check_solver,
+    ddim_round_trip,
+    fused_sample,
+    invert,
+)
 from common.samplers.deviation import ANDI_LEVELS, Deviation, reverse_deviation
 from common.samplers.estimate import estimate_states, estimates, single_step
 from common.samplers.guidance import (
@@ -23,6 +31,7 @@ from common.samplers.guidance import (
 )
 from common.samplers.inpaint import inpaint, resampling_levels
 from common.samplers.multistage import multistage
+from common.samplers.multistep import MultistepSolver, dpm_invert, dpm_sample
 from common.samplers.patches import Overlap, Patch, box_mask, patch_boxes, patched_estimate
 from common.samplers.thor import HARMONISE_LEVELS, MAP_LEVELS, ThorSample, thor_sample
 from common.samplers.walk import Callback, Guidance, Step
@@ -30,6 +39,7 @@ from common.samplers.walk import Callback, Guidance, Step
 __all__ = [
     "ANDI_LEVELS",
     "HARMONISE_LEVELS",
+    "INVERTERS",
     "MAP_LEVELS",
     "SAMPLERS",
     "Callback",
@@ -39,12 +49,15 @@ __all__ = [
     "GradientGuidance",
     "Guidance",
     "Method",
+    "MultistepSolver",
     "Overlap",
     "Patch",
+    "Solver",
     "Step",
     "ThorSample",
     "box_mask",
     "check_sampler",
+    "check_solver",
     "class_log_probability",
     "cold_sample",
     "compose",
@@ -52,10 +65,13 @@ __all__ = [
     "ddim_round_trip",
     "ddim_sample",
     "ddpm_sample",
+    "dpm_invert",
+    "dpm_sample",
     "estimate_states",
     "estimates",
     "fused_sample",
     "inpaint",
+    "invert",
     "multistage",
     "partial_diffusion",
     "patch_boxes",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import Any, Literal
 
 from torch import Tensor
@@ -11,11 +10,12 @@ from torch import Tensor
 from common.diffusion import CLEAN, Generators, Noise, Prediction, Variance, ddim_step, ddpm_step, gaussian_noise
 from common.errors import InputError
 from common.networks import Denoiser
-from common.samplers.walk import Callback, Guidance, check_falling, walk
+from common.samplers.multistep import dpm_sample
+from common.samplers.walk import Callback, Guidance, check_falling, check_rising, walk
 
 __all__ = ["SAMPLERS", "Method", "check_sampler", "ddim_invert", "ddim_sample", "ddpm_sample", "partial_diffusion"]
 
-Method = Literal["ddpm", "ddim"]
+Method = Literal["ddpm", "ddim", "dpm++"]
 
 
 def ddpm_sample(
@@ -113,8 +113,7 @@ def ddim_invert(
     Raises:
         InputError: levels that do not rise, or are not in the schedule.
     """
-    if len(timesteps) < 2 or any(t_next <= t for t, t_next in pairwise(timesteps)):
-        raise InputError("timesteps of ddim_invert", "do not rise", "reverse a list of sampling_levels")
+    check_rising(timesteps, "ddim_invert")
 
     def advance(x: Tensor, prediction: Prediction, t: int, t_next: int) -> Tensor:
         above = ddim_step(prediction, denoiser.schedule, t, t_next)
@@ -127,7 +126,7 @@ def ddim_invert(
     return walk(denoiser, x, timesteps, advance, guidance=guidance, callback=callback, **conditioning)
 
 
-SAMPLERS: dict[str, Callable[..., Tensor]] = {"ddpm": ddpm_sample, "ddim": ddim_sample}
+SAMPLERS: dict[str, Callable[..., Tensor]] = {"ddpm": ddpm_sample, "ddim": ddim_sample, "dpm++": dpm_sample}
 
 
 def check_sampler(method: str) -> None:
@@ -157,7 +156,7 @@ def partial_diffusion(
         denoiser: estimates image and noise.
         x: image (B, C, …) in the model's range.
         timesteps: falling levels.
-        method: ``ddpm`` or ``ddim``.
+        method: a key of ``SAMPLERS``.
         noise: kind of noise.
         reverse_noise: another kind on the way back; ``None`` takes the same.
         generator: source of randomness, one for all or one a case.

@@ -2,19 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from common.diffusion import Generators, Noise, Prediction, Variance, ddim_step, ddpm_step, gaussian_noise
+from common.diffusion import (
+    Generators,
+    Noise,
+    NoiseSchedule,
+    Prediction,
+    Variance,
+    ddim_step,
+    ddpm_step,
+    gaussian_noise,
+)
 from common.errors import InputError
 from common.networks import Denoiser
 from common.samplers.basic import ddim_invert, ddim_sample
-from common.samplers.walk import Callback, Guidance, check_falling, walk
+from common.samplers.multistep import MultistepSolver, dpm_invert, dpm_sample
+from common.samplers.walk import Advance, Callback, Guidance, check_falling, walk
 
-__all__ = ["FusedSample", "ddim_round_trip", "fused_sample"]
+__all__ = ["INVERTERS", "FusedSample", "Solver", "check_solver", "ddim_round_trip", "fused_sample", "invert"]
+
+Solver = Literal["ddim", "dpm++"]
+INVERTERS: dict[str, Callable[..., Tensor]] = {"ddim": ddim_invert, "dpm++": dpm_invert}
+
+
+def check_solver(method: str, fixed_point_steps: int = 0) -> None:
+    """Stop unless ``method`` is a key of ``INVERTERS``, and one that knows fixed points if some are asked for.
+
+    Raises:
+        InputError: it is not.
+    """
+    if method not in INVERTERS:
+        raise InputError(f"sampler '{method}'", "is no deterministic one", f"choose one of {sorted(INVERTERS)}")
+    if fixed_point_steps and method != "ddim":
+        raise InputError(f"fixed_point_steps {fixed_point_steps}", f"are not known to '{method}'", "use sampler 'ddim'")
+
+
+def invert(
+    denoiser: Denoiser,
+    x: Tensor,
+    timesteps: Sequence[int],
+    *,
+    method: Solver = "ddim",
+    fixed_point_steps: int = 0,
+    **kwargs: Any,
+) -> Tensor:
+    """Encode an image by the inversion of that name: ``ddim_invert``, which takes fixed points, or ``dpm_invert``.
+
+    Raises:
+        InputError: as ``check_solver``, or levels that do not rise.
+    """
+    check_solver(method, fixed_point_steps)
+    options = {"fixed_point_steps": fixed_point_steps} if fixed_point_steps else {}
+    return INVERTERS[method](denoiser, x, timesteps, **options, **kwargs)
 
 
 def ddim_round_trip(
@@ -24,6 +68,7 @@ def ddim_round_trip(
     *,
     inversion_timesteps: Sequence[int] | None = None,
     inversion_conditioning: dict[str, Any] | None = None,
+    method: Solver = "ddim",
     fixed_point_steps: int = 0,
     guidance: Guidance | None = None,
     callback: Callback | None = None,
@@ -40,6 +85,7 @@ def ddim_round_trip(
         timesteps: falling levels of the decoding, to ``CLEAN``.
         inversion_timesteps: rising levels of the encoding; by default those of the decoding, reversed.
         inversion_conditioning: for the network while encoding; by default the same as while decoding.
+        method: ``ddim``, or the second-order solver both ways.
         fixed_point_steps: of ``ddim_invert``.
         guidance: changes each prediction while decoding.
         callback: sees every step, up and down.
@@ -49,13 +95,15 @@ def ddim_round_trip(
         The counterfactual image.
 
     Raises:
-        InputError: levels that do not fall, or do not rise.
+        InputError: levels that do not fall, or do not rise, or as ``check_solver``.
     """
     check_falling(timesteps, "ddim_round_trip")
     rising = list(reversed(timesteps)) if inversion_timesteps is None else inversion_timesteps
     encoding = conditioning if inversion_conditioning is None else inversion_conditioning
-    code = ddim_invert(denoiser, x, rising, fixed_point_steps=fixed_point_steps, callback=callback, **encoding)
-    return ddim_sample(denoiser, code, timesteps, guidance=guidance, callback=callback, **conditioning)
+    options: dict[str, Any] = {"method": method, "fixed_point_steps": fixed_point_steps}
+    code = invert(denoiser, x, rising, callback=callback, **options, **encoding)
+    decode = ddim_sample if method == "ddim" else dpm_sample
+    return decode(denoiser, code, timesteps, guidance=guidance, callback=callback, **conditioning)
 
 
 class FusedSample(NamedTuple):
@@ -71,6 +119,7 @@ def fused_sample(
     timesteps: Sequence[int],
     *,
     mask: Tensor,
+    method: Solver = "ddim",
     variance: Variance = "fixed_large",
     fuse_above: int | None = None,
     guidance: Guidance | None = None,
@@ -89,6 +138,7 @@ def fused_sample(
         x: code (B, C, …) at ``timesteps[0]``, as ``ddim_invert`` makes it.
         timesteps: falling levels.
         mask: (B, 1, …) or (B, C, …), true where the image is to be drawn.
+        method: of the deterministic chain: ``ddim`` or the second-order ``dpm++``.
         variance: of the DDPM steps.
         fuse_above: fuse only where the level stepped from is above this one; ``None`` fuses after every step.
         guidance: changes each prediction, of both chains: states are (2B, C, …), the stochastic ones first.
@@ -104,17 +154,19 @@ def fused_sample(
         InputError: levels that do not fall, or a mask that does not fit.
     """
     check_falling(timesteps, "fused_sample")
+    check_solver(method)
     inside = mask.bool()
     if inside.shape[0] != x.shape[0] or inside.shape[1] not in (1, x.shape[1]) or inside.shape[2:] != x.shape[2:]:
         raise InputError(f"mask of shape {tuple(mask.shape)}", f"does not fit {tuple(x.shape)}", "give (B, 1 or C, …)")
     cases = x.shape[0]
     schedule, halves = denoiser.schedule, (slice(None, cases), slice(cases, None))
+    follow: Advance = MultistepSolver(schedule) if method == "dpm++" else _ddim(schedule)
 
     def advance(state: Tensor, prediction: Prediction, t: int, t_next: int) -> Tensor:
         first, second = (prediction.of_cases(part) for part in halves)
         draw = lambda: noise(x, generator)  # noqa: E731
         drawn = ddpm_step(state[:cases], first, schedule, t, t_next, noise=draw, variance=variance)
-        followed = ddim_step(second, schedule, t, t_next)
+        followed = follow(state[cases:], second, t, t_next)
         if fuse_above is None or t > fuse_above:
             drawn = torch.where(inside, drawn, followed)
         return torch.cat([drawn, followed])
@@ -122,3 +174,7 @@ def fused_sample(
     both: dict[str, Any] = {key: torch.cat([value, value]) for key, value in conditioning.items()}
     state = walk(denoiser, torch.cat([x, x]), timesteps, advance, guidance=guidance, callback=callback, **both)
     return FusedSample(state[:cases], state[cases:])
+
+
+def _ddim(schedule: NoiseSchedule) -> Advance:
+    return lambda x, prediction, t, t_next: ddim_step(prediction, schedule, t, t_next)

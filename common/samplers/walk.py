@@ -12,7 +12,7 @@ from common.diffusion import Prediction
 from common.errors import InputError
 from common.networks import Denoiser
 
-__all__ = ["Advance", "Callback", "Guidance", "Step", "check_falling", "walk"]
+__all__ = ["Advance", "Callback", "Guidance", "Step", "check_falling", "check_rising", "walk"]
 
 
 class Step(NamedTuple):
@@ -79,3 +79,13 @@ def check_falling(timesteps: Sequence[int], name: str) -> None:
     """
     if len(timesteps) < 2 or any(t_next >= t for t, t_next in pairwise(timesteps)):
         raise InputError(f"timesteps of {name}", "do not fall", "build them with sampling_levels")
+
+
+def check_rising(timesteps: Sequence[int], name: str) -> None:
+    """Stop unless the levels rise strictly.
+
+    Raises:
+        InputError: fewer than two levels, or one that is not above its predecessor.
+    """
+    if len(timesteps) < 2 or any(t_next <= t for t, t_next in pairwise(timesteps)):
+        raise InputError(f"timesteps of {name}", "do not rise", "reverse a list of sampling_levels")

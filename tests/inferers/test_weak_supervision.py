@@ -65,6 +65,14 @@ def test_scale_0_returns_the_input_within_a_bound() -> None:
     assert guided(guidance_scale=0, num_inference_steps=20, fixed_point_steps=4)["anomaly_map"].max() < 1e-3
 
 
+@pytest.mark.parametrize("run", [lambda **options: guided(**options), lambda **options: free(clip=None, **options)])
+def test_the_second_order_sampler_loses_less_on_the_way(run: Any) -> None:
+    options = {"guidance_scale": 0, "spacing": "quadratic", "num_inference_steps": 8}
+    assert run(sampler="dpm++", **options)["anomaly_map"].max() < 0.3 * run(**options)["anomaly_map"].max()
+    with pytest.raises(InputError, match="fixed_point_steps 1"):
+        run(sampler="dpm++", fixed_point_steps=1)
+
+
 def test_other_tasks_guide_too() -> None:
     class Brightness(nn.Module):
         def forward(self, x: torch.Tensor, timesteps: torch.Tensor | None = None) -> torch.Tensor:
@@ -138,6 +146,15 @@ def test_fusion_changes_only_what_is_salient() -> None:
     assert not made.saliency(IMAGE)[:, :, 8:].any()
     assert (found["anomaly_map"][:, :, :8] > 0).float().mean() > 0.9
     assert not found["anomaly_map"][:, :, 8:].any()
+
+
+def test_fusion_may_follow_a_chain_of_second_order() -> None:
+    lost = []
+    for sampler in ("ddim", "dpm++"):
+        found = fused(sampler=sampler, spacing="quadratic", saliency_quantile=0.5, saliency_width=1)(IMAGE, network)
+        assert isinstance(found, dict)
+        lost.append((found["pseudo_healthy"] - IMAGE)[:, :, 8:].abs().max())
+    assert lost[1] < 0.5 * lost[0]
 
 
 def test_fusion_does_not_depend_on_the_batch() -> None:
