@@ -136,6 +136,15 @@ class AnomalyInferer(Inferer):
             callback: to hand to the sampler.
         """
 
+    def restore_runs(
+        self, image: Tensor, denoiser: Denoiser, generator: list[torch.Generator], callback: Callback
+    ) -> Restored:
+        """All runs of slices (B, C, …), those of a slice side by side: (B · runs, …), one generator a run.
+
+        A method whose runs have something in common overrides this, to compute it once a slice.
+        """
+        return self.restore(image.repeat_interleave(self.num_restorations, dim=0), denoiser, generator, callback)
+
     @torch.no_grad()
     def __call__(
         self,
@@ -217,7 +226,7 @@ class AnomalyInferer(Inferer):
         """
         runs = self.num_restorations
         seeds = [seed if run == 0 else case_seed(seed, run) for seed in seeds for run in range(runs)]
-        result = self.restore(image.repeat_interleave(runs, dim=0), denoiser, case_generators(seeds), callback)
+        result = self.restore_runs(image, denoiser, case_generators(seeds), callback)
         maps, healthy, uncertainty = (None if each is None else _mean_of(each, runs) for each in result)
         assert healthy is not None
         healthy = torch.where(region, healthy, image)

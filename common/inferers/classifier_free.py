@@ -62,6 +62,8 @@ class ClassifierFreeInferer(AnomalyInferer):
     ) -> Restored:
         """Encode, decode under guidance, and compare."""
         labels = torch.full((image.shape[0],), HEALTHY, device=image.device)
+        null = getattr(denoiser.network, "null_class", None)  # said outright, it can share a batch with the class
+        nothing: dict[str, Any] = {} if null is None else {"class_labels": torch.full_like(labels, null)}
         healthy = to_image_range(
             ddim_round_trip(
                 denoiser,
@@ -71,6 +73,7 @@ class ClassifierFreeInferer(AnomalyInferer):
                 fixed_point_steps=self.fixed_point_steps,
                 guidance=ClassifierFreeGuidance(denoiser, self.guidance_scale, class_labels=labels),
                 callback=callback,
+                **nothing,
             )
         )
         return Restored(None, healthy)

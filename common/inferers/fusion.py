@@ -89,21 +89,28 @@ class FusionInferer(AnomalyInferer):
             **self.saliency_options,  # type: ignore[arg-type]
         )
 
+    def restore_runs(
+        self, image: Tensor, denoiser: Denoiser, generator: list[torch.Generator], callback: Callback
+    ) -> Restored:
+        """As ``AnomalyInferer.restore_runs``: runs differ in what is drawn, not in mask and code."""
+        return self.restore(image, denoiser, generator, callback)
+
     def restore(
         self, image: Tensor, denoiser: Denoiser, generator: list[torch.Generator], callback: Callback
     ) -> Restored:
-        """Mask, encode, decode both chains, and compare."""
+        """Mask, encode, decode both chains, and compare; with several generators a slice, as many results."""
         region = (image > 0).any(dim=1, keepdim=True)
         mask = saliency_mask(
             self.saliency(image), quantile=self.saliency_quantile, width=self.saliency_width, region=region
         )
         rising = list(reversed(self.timesteps))
         code = invert(denoiser, to_model_range(image), rising, method=self.method, callback=callback)
+        runs = len(generator) // len(image)
         sample = fused_sample(
             denoiser,
-            code,
+            code.repeat_interleave(runs, dim=0),
             self.timesteps,
-            mask=mask,
+            mask=mask.repeat_interleave(runs, dim=0),
             method=self.method,
             variance=self.variance,
             noise=self.noise,

@@ -5,7 +5,7 @@ from common.networks.class_conditioned import HEALTHY, ClassConditionedUNet, Cla
 from common.networks.classifier import ImageAutoencoder, NoisyClassifier
 from common.networks.conditioned import ConditionedUNet
 from common.networks.denoiser import Denoiser
-from common.networks.devices import autocast, has_bfloat16, select_device
+from common.networks.devices import autocast, for_inference, has_bfloat16, select_device, states_at_once
 from common.networks.encoder import ImageEncoder, MaskedAutoencoder
 from common.networks.unet import DenoisingUNet
 from common.networks.weights import check_weights, load_weights, save_weights, sha256
@@ -25,9 +25,11 @@ __all__ = [
     "NoisyClassifier",
     "autocast",
     "check_weights",
+    "for_inference",
     "has_bfloat16",
     "load_weights",
     "save_weights",
     "select_device",
     "sha256",
+    "states_at_once",
 ]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from common.diffusion import CLEAN, Clip, Level, NoiseSchedule, Prediction, PredictionType, StaticClip, predict
-from common.networks.devices import autocast
+from common.networks.devices import autocast, for_inference, states_at_once
 
 __all__ = ["Denoiser"]
 
@@ -26,6 +26,8 @@ class Denoiser:
         prediction_type: what the network outputs.
         clip: keeps x̂_0 in range and lets the noise follow; ``None`` for exact inversion.
         amp: run the network in bfloat16 where the device can; states and predictions stay in float32.
+        max_batch: most states in one call of the network, which bounds its memory; by default what suits the device
+            and the size of the states (``states_at_once``).
 
     Attributes:
         evaluations: network calls so far, times the cases in each.
@@ -38,10 +40,12 @@ class Denoiser:
         prediction_type: PredictionType = "epsilon",
         clip: Clip | None = _DEFAULT_CLIP,
         amp: bool = False,
+        max_batch: int | None = None,
     ) -> None:
         self.network, self.schedule = network, schedule
-        self.prediction_type, self.clip, self.amp = prediction_type, clip, amp
+        self.prediction_type, self.clip, self.amp, self.max_batch = prediction_type, clip, amp, max_batch
         self.evaluations = 0
+        self._fast: dict[torch.device, Callable[..., Tensor]] = {}
 
     def __call__(self, x_t: Tensor, t: Level, **conditioning: Any) -> Prediction:
         """Estimate the image and the noise in ``x_t``.
@@ -50,7 +54,8 @@ class Denoiser:
             x_t: states (B, C, …).
             t: level, one for all or a tensor (B,). At ``CLEAN`` the state is the image, and the noise is what the
                 network sees at level 0: the start of an inversion.
-            conditioning: passed to the network (``context``, ``class_labels``, …).
+            conditioning: passed to the network (``context``, ``class_labels``, …); tensors with one entry a state are
+                divided as the states are.
 
         Raises:
             InputError: the level is not in the schedule.
@@ -62,12 +67,28 @@ class Denoiser:
             timesteps = torch.full((x_t.shape[0],), level, device=x_t.device)
         else:
             timesteps = level
-        with autocast(x_t.device, self.amp):
-            output = self.network(x_t, timesteps=timesteps, **conditioning)
-        self.evaluations += x_t.shape[0]
-        output, variance = output.float(), None
+        output, variance = self._output(x_t, timesteps, conditioning), None
         if output.shape[1] == 2 * x_t.shape[1]:
             output, variance = output.chunk(2, dim=1)
         clip = None if clean else self.clip
         prediction = predict(output, x_t, self.schedule, level, self.prediction_type, clip)
         return Prediction(x_t if clean else prediction.x0, prediction.eps, variance)
+
+    def _output(self, x_t: Tensor, timesteps: Tensor, conditioning: dict[str, Any]) -> Tensor:
+        """What the network says, in float32, in as many calls as it takes."""
+        device, cases = x_t.device, x_t.shape[0]
+        if device not in self._fast:
+            self._fast[device] = for_inference(self.network, device, self.amp)
+        size = self.max_batch or states_at_once(x_t)
+        outputs = []
+        with autocast(device, self.amp):
+            for start in range(0, cases, size):
+                part = slice(start, start + size)
+                given = {key: _part(value, part, cases) for key, value in conditioning.items()}
+                outputs.append(self._fast[device](x_t[part], timesteps=timesteps[part], **given).float())
+        self.evaluations += cases
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+def _part(value: Any, part: slice, cases: int) -> Any:
+    return value[part] if isinstance(value, Tensor) and value.ndim and value.shape[0] == cases else value

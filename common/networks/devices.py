@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import os
+from collections.abc import Callable
 
 import torch
+from torch import Tensor, nn
 
 from common.errors import InputError
 
-__all__ = ["autocast", "has_bfloat16", "select_device"]
+__all__ = ["autocast", "for_inference", "has_bfloat16", "select_device", "states_at_once"]
+
+# Of states in one call. On a CPU larger batches do not fit its caches, and their memory goes back to the system after
+# every layer: 64 slices of 80 × 96 pixels took 1.3 times as long, each, as 16. A GPU wants to be filled.
+_VOXELS_AT_ONCE = {"cpu": 2**17, "cuda": 2**22}
 
 
 def select_device(device: str | torch.device = "auto") -> torch.device:
@@ -46,3 +54,25 @@ def has_bfloat16(device: torch.device) -> bool:
 def autocast(device: torch.device, enabled: bool) -> torch.autocast:
     """A context in which networks run in bfloat16 if ``enabled`` and the device can."""
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled and has_bfloat16(device))
+
+
+def for_inference(network: Callable[..., Tensor], device: torch.device, amp: bool) -> Callable[..., Tensor]:
+    """The network in the form in which it runs fastest, to be called under ``autocast`` of the same arguments.
+
+    Convolutions of images work on channels last, so their weights are laid out like that, in place; it changes no
+    value. For ``amp`` they are rounded to bfloat16 once, in a copy, and not in every call. What is no module comes back
+    as it is.
+    """
+    if not isinstance(network, nn.Module):
+        return network
+    for parameter in network.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    half = amp and has_bfloat16(device)
+    return copy.deepcopy(network).to(torch.bfloat16) if half else network
+
+
+def states_at_once(x: Tensor) -> int:
+    """How many states of the size of ``x`` (B, C, …) a network should be given in one call, at least 1."""
+    limit = _VOXELS_AT_ONCE.get(x.device.type, _VOXELS_AT_ONCE["cpu"])
+    return max(1, limit // max(1, math.prod(x.shape[2:])))

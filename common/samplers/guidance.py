@@ -52,10 +52,11 @@ class GradientGuidance:
 class ClassifierFreeGuidance:
     """Move from the unconditional prediction past the conditional one: ε' = ε_u + w (ε_c - ε_u) (Ho & Salimans 2022).
 
-    The sampler's own call is the unconditional one; x̂_0 is kept in range as the denoiser does.
+    The sampler's own call is the unconditional one; x̂_0 is kept in range as the denoiser does. Where it has the same
+    conditioning as the conditional one, with other values, both are one batch.
 
     Args:
-        denoiser: called a second time, with ``conditioning``.
+        denoiser: called with ``conditioning`` besides.
         scale: w; 0 returns the prediction untouched, 1 is the conditional prediction.
         **conditioning: the condition, as the network takes it.
     """
@@ -67,12 +68,29 @@ class ClassifierFreeGuidance:
         """Return the guided prediction."""
         if self.scale == 0:
             return prediction
-        conditional = self.denoiser(x_t, t, **self.conditioning)
+        return self._between(x_t, t, prediction, self.denoiser(x_t, t, **self.conditioning))
+
+    def predict(self, x_t: Tensor, t: int, **unconditional: Any) -> Prediction:
+        """The guided prediction of states (B, C, …), whose unconditional one is not known yet."""
+        pairs = [(unconditional.get(key), value) for key, value in self.conditioning.items()]
+        alike = len(pairs) == len(unconditional) and all(_same_shape(*pair) for pair in pairs)
+        if self.scale == 0 or not alike:
+            return self(x_t, t, self.denoiser(x_t, t, **unconditional))
+        both = {key: torch.cat([unconditional[key], value]) for key, value in self.conditioning.items()}
+        prediction, cases = self.denoiser(torch.cat([x_t, x_t]), t, **both), x_t.shape[0]
+        halves = (prediction.of_cases(part) for part in (slice(None, cases), slice(cases, None)))
+        return self._between(x_t, t, *halves)
+
+    def _between(self, x_t: Tensor, t: int, prediction: Prediction, conditional: Prediction) -> Prediction:
         eps = prediction.eps + self.scale * (conditional.eps - prediction.eps)
         guided = Prediction.from_eps(eps, x_t, self.denoiser.schedule, t)
         if self.denoiser.clip is not None:
             guided = Prediction.from_x0(self.denoiser.clip(guided.x0), x_t, self.denoiser.schedule, t)
         return guided._replace(variance=prediction.variance)
+
+
+def _same_shape(first: Any, second: Any) -> bool:
+    return isinstance(first, Tensor) and isinstance(second, Tensor) and first.shape == second.shape
 
 
 def class_log_probability(classifier: Callable[..., Tensor], label: int) -> Callable[[Tensor, int], Tensor]:

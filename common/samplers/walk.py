@@ -48,7 +48,7 @@ def walk(
         x: state (B, C, …) at ``timesteps[0]``.
         timesteps: the levels to visit.
         advance: ``(x, prediction, t, t_next) -> x`` at ``t_next``.
-        guidance: changes the prediction before the step.
+        guidance: changes the prediction before the step; one that has ``predict`` makes it altogether.
         callback: called once a network evaluation.
         ascend: if given, steps to a higher level are ``(x, t, t_next) -> x`` without the network.
         **conditioning: for the network.
@@ -61,8 +61,9 @@ def walk(
         if ascend is not None and t_next > t:
             x = ascend(x, t, t_next)
             continue
-        prediction = denoiser(x, t, **conditioning)
-        if guidance is not None:
+        predict = getattr(guidance, "predict", denoiser)
+        prediction = predict(x, t, **conditioning)
+        if guidance is not None and predict is denoiser:
             prediction = guidance(x, t, prediction)
         if callback is not None:
             callback(Step(evaluations, t, x, prediction.x0, prediction.eps))

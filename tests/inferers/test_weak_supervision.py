@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from common.diffusion import NoiseSchedule
+from common.diffusion import NoiseSchedule, case_generators, case_seed
 from common.errors import InputError
 from common.inferers import (
     ClassifierFreeInferer,
@@ -14,6 +14,7 @@ from common.inferers import (
     FusionInferer,
     SegmentationEnsembleInferer,
 )
+from common.networks import Denoiser
 from tests.exact import toy_network
 
 SCHEDULE = NoiseSchedule()
@@ -120,6 +121,23 @@ def test_classifier_free_guidance_goes_to_the_class_and_past_it() -> None:
     assert free(guidance_scale=0, clip=None, fixed_point_steps=4)["anomaly_map"].max() < 1e-3
 
 
+def test_a_network_with_a_null_class_is_asked_for_both_classes_at_once() -> None:
+    calls: list[int] = []
+
+    class Classes(nn.Module):
+        null_class = 2
+
+        def forward(self, x: torch.Tensor, timesteps: torch.Tensor, class_labels: torch.Tensor | None = None) -> Any:
+            calls.append(len(x))
+            return network(x, timesteps, class_labels)
+
+    options: dict[str, Any] = {"noise_level": 199, "num_inference_steps": 10, "schedule": SCHEDULE, "progress": False}
+    found = ClassifierFreeInferer(**options)(IMAGE, Classes())
+    assert isinstance(found, dict)
+    assert calls == [2] * 10 + [4] * 10
+    torch.testing.assert_close(found["anomaly_map"], free()["anomaly_map"], atol=1e-5, rtol=1e-5)
+
+
 def test_classifier_free_levels_are_the_respaced_ones() -> None:
     made = ClassifierFreeInferer(schedule=SCHEDULE)
     assert made.timesteps == [*range(740, -1, -10), -1]
@@ -155,6 +173,32 @@ def test_fusion_may_follow_a_chain_of_second_order() -> None:
         assert isinstance(found, dict)
         lost.append((found["pseudo_healthy"] - IMAGE)[:, :, 8:].abs().max())
     assert lost[1] < 0.5 * lost[0]
+
+
+def test_what_all_runs_of_a_fusion_share_is_computed_once() -> None:
+    sizes: list[int] = []
+
+    class Counted(FusionInferer):
+        def saliency(self, image: torch.Tensor) -> torch.Tensor:
+            sizes.append(len(image))
+            return super().saliency(image)
+
+    options: dict[str, Any] = {"schedule": SCHEDULE, "classifier": Darkness(), "autoencoder": Same(), "progress": False}
+    options |= {"noise_level": 200, "num_inference_steps": 6, "saliency_penalty": 0, "saliency_step_size": 0.1}
+    options |= {"saliency_quantile": 0.5}
+    made = Counted(num_restorations=3, **options)
+    mean = made(IMAGE, network, seeds=[3, 4])
+    assert isinstance(mean, dict)
+    assert sizes == [2]
+    assert made.evaluations == 2 * (6 + 3 * 2 * 6)
+    denoiser = Denoiser(network, SCHEDULE, clip=None)
+    runs = []
+    for run in range(3):  # the straightforward form: every run by itself
+        slices = [case_seed(seed, 0) for seed in (3, 4)]
+        seeds = [seed if run == 0 else case_seed(seed, run) for seed in slices]
+        runs.append(made.restore(IMAGE, denoiser, case_generators(seeds), lambda _: None).anomaly_map)
+    torch.testing.assert_close(mean["anomaly_map"], torch.stack(runs).mean(dim=0), atol=1e-5, rtol=1e-4)
+    assert (runs[0] - runs[1]).abs().max() > 0.01
 
 
 def test_fusion_does_not_depend_on_the_batch() -> None:

@@ -4,7 +4,16 @@ from monai.networks.nets import DiffusionModelUNet
 
 from common.diffusion import CLEAN, DynamicThreshold, NoiseSchedule, predict, training_target
 from common.errors import InputError
-from common.networks import Denoiser, DenoisingUNet, autocast, load_weights, save_weights, select_device
+from common.networks import (
+    Denoiser,
+    DenoisingUNet,
+    autocast,
+    for_inference,
+    load_weights,
+    save_weights,
+    select_device,
+    states_at_once,
+)
 from common.networks.weights import HASH_FILE
 from tests.exact import toy_network
 
@@ -173,3 +182,41 @@ def test_bfloat16_stays_close():
         half = network(x, t)
     full = network(x, t)
     assert (half.float() - full).norm() < 0.05 * full.norm()
+
+
+def test_the_form_for_inference_says_the_same():
+    network, x, t = shake(unet()), torch.randn(3, 1, 16, 16), torch.tensor([3, 700, 20])
+    with torch.no_grad():
+        before = network(x, t)
+        after = for_inference(network, torch.device("cpu"), False)(x, t)
+    assert (after - before).norm() < 1e-5 * before.norm()
+    assert for_inference(toy_network, torch.device("cpu"), True) is toy_network
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_amp_rounds_a_copy_of_the_weights(dims):
+    network, x = shake(unet(dims)), torch.randn(2, 1, *[8] * dims)
+    weights = [each.clone() for each in network.parameters()]
+    full, half = (Denoiser(network, NoiseSchedule(), amp=amp)(x, 300).eps for amp in (False, True))
+    assert half.dtype == torch.float32
+    assert (half - full).norm() < 0.05 * full.norm()
+    assert all(torch.equal(*pair) for pair in zip(weights, network.parameters(), strict=True))
+    assert {each.dtype for each in network.parameters()} == {torch.float32}
+
+
+def test_memory_is_bounded_and_results_are_the_same():
+    sizes = []
+
+    def network(x, timesteps, shift, flag):
+        assert flag == "on"
+        sizes.append(len(x))
+        return toy_network(x, timesteps) + shift
+
+    shift = torch.arange(7.0).reshape(7, 1, 1, 1)
+    x, t = torch.randn(7, 1, 8, 8), torch.arange(7) * 100
+    whole, parts = (Denoiser(network, NoiseSchedule(), max_batch=size) for size in (None, 3))
+    torch.testing.assert_close(parts(x, t, shift=shift, flag="on"), whole(x, t, shift=shift, flag="on"))
+    assert sizes == [3, 3, 1, 7]
+    assert parts.evaluations == whole.evaluations == 7
+    assert states_at_once(torch.empty(200, 1, 80, 96)) == 17
+    assert states_at_once(torch.empty(2, 1, 400, 400)) == 1

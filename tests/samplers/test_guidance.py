@@ -75,3 +75,24 @@ def test_guidances_compose_in_order():
     both = compose(gradient, free)(START, 200, prediction)
     torch.testing.assert_close(both.eps, free(START, 200, gradient(START, 200, prediction)).eps)
     assert not torch.allclose(both.eps, gradient(START, 200, free(START, 200, prediction)).eps)
+
+
+@pytest.mark.parametrize("denoiser", [DENOISER, NO_CLIP], ids=["clip", "no clip"])
+def test_with_and_without_the_condition_in_one_batch(denoiser):
+    """As two calls would have it, in half as many: ``nothing`` is the null class, said outright."""
+    calls = []
+
+    def counted(x, timesteps, label=None):
+        calls.append(len(x))
+        return conditional(x, timesteps, 0 if label is None else label.reshape(-1, 1, 1, 1))
+
+    once, start = Denoiser(counted, SCHEDULE, clip=denoiser.clip), START.repeat(2, 1, 1, 1)
+    guidance = ClassifierFreeGuidance(once, scale=3, label=torch.tensor([1, 2]))
+    apart = ddim_sample(once, start, LEVELS, guidance=guidance)
+    assert calls == [2] * 2 * (len(LEVELS) - 1)
+    calls.clear()
+    together = ddim_sample(once, start, LEVELS, guidance=guidance, label=torch.zeros(2, dtype=torch.long))
+    assert calls == [4] * (len(LEVELS) - 1)
+    torch.testing.assert_close(together, apart, rtol=1e-5, atol=1e-5)
+    plain = ddim_sample(once, start, LEVELS, guidance=ClassifierFreeGuidance(once, scale=0, label=torch.ones(2)))
+    assert torch.equal(plain, ddim_sample(once, start, LEVELS))
