@@ -139,11 +139,13 @@ class AnomalyInferer(Inferer):
     def restore_runs(
         self, image: Tensor, denoiser: Denoiser, generator: list[torch.Generator], callback: Callback
     ) -> Restored:
-        """All runs of slices (B, C, …), those of a slice side by side: (B · runs, …), one generator a run.
+        """The mean of all runs of slices (B, C, …), with one generator a run, those of a slice side by side.
 
         A method whose runs have something in common overrides this, to compute it once a slice.
         """
-        return self.restore(image.repeat_interleave(self.num_restorations, dim=0), denoiser, generator, callback)
+        runs = self.num_restorations
+        result = self.restore(image.repeat_interleave(runs, dim=0), denoiser, generator, callback)
+        return Restored(*(None if each is None else _mean_of(each, runs) for each in result))  # type: ignore[arg-type]
 
     @torch.no_grad()
     def __call__(
@@ -226,9 +228,7 @@ class AnomalyInferer(Inferer):
         """
         runs = self.num_restorations
         seeds = [seed if run == 0 else case_seed(seed, run) for seed in seeds for run in range(runs)]
-        result = self.restore_runs(image, denoiser, case_generators(seeds), callback)
-        maps, healthy, uncertainty = (None if each is None else _mean_of(each, runs) for each in result)
-        assert healthy is not None
+        maps, healthy, uncertainty = self.restore_runs(image, denoiser, case_generators(seeds), callback)
         healthy = torch.where(region, healthy, image)
         return Restored(self.build_map(denoiser)(image, healthy) if maps is None else maps, healthy, uncertainty)
 

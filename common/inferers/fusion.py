@@ -92,13 +92,13 @@ class FusionInferer(AnomalyInferer):
     def restore_runs(
         self, image: Tensor, denoiser: Denoiser, generator: list[torch.Generator], callback: Callback
     ) -> Restored:
-        """As ``AnomalyInferer.restore_runs``: runs differ in what is drawn, not in mask and code."""
+        """As ``AnomalyInferer.restore_runs``; runs differ in what is drawn, not in mask, code and reconstruction."""
         return self.restore(image, denoiser, generator, callback)
 
     def restore(
         self, image: Tensor, denoiser: Denoiser, generator: list[torch.Generator], callback: Callback
     ) -> Restored:
-        """Mask, encode, decode both chains, and compare; with several generators a slice, as many results."""
+        """Mask, encode, decode both chains, and compare the mean over as many runs as there are generators."""
         region = (image > 0).any(dim=1, keepdim=True)
         mask = saliency_mask(
             self.saliency(image), quantile=self.saliency_quantile, width=self.saliency_width, region=region
@@ -117,5 +117,8 @@ class FusionInferer(AnomalyInferer):
             generator=generator,
             callback=callback,
         )
-        healthy, reconstruction = to_image_range(sample.image), to_image_range(sample.reconstruction)
+        both = (
+            to_image_range(each).unflatten(0, (-1, runs)).mean(dim=1) for each in (sample.image, sample.reconstruction)
+        )
+        healthy, reconstruction = both
         return Restored(self.build_map(denoiser)(reconstruction, healthy), healthy)
