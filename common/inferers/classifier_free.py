@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from common.diffusion import Clip, DynamicThreshold, to_image_range, to_model_range
 from common.inferers.base import AnomalyInferer, Restored
-from common.networks import HEALTHY, Denoiser
+from common.networks import HEALTHY, Denoiser, label_of
 from common.samplers import Callback, ClassifierFreeGuidance, Solver, check_solver, ddim_round_trip
 
 __all__ = ["ClassifierFreeInferer"]
@@ -30,8 +30,12 @@ class ClassifierFreeInferer(AnomalyInferer):
         sampler: up and down, ``ddim`` or the second-order ``dpm++``.
         fixed_point_steps: of ``ddim``: further evaluations a level on the way up, which make the inversion exact where
             nothing is clipped.
+        inversion_class: that the network is told on the way up.
         clip: of x̂_0; by default dynamic thresholding at the 99th percentile.
         **kwargs: of ``AnomalyInferer``; nothing is drawn at random.
+
+    Raises:
+        InputError: unknown class or sampler, or levels outside the schedule, at construction.
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class ClassifierFreeInferer(AnomalyInferer):
         spacing: str = "leading",
         sampler: Solver = "ddim",
         fixed_point_steps: int = 0,
+        inversion_class: Literal["none", "healthy", "diseased"] = "none",
         clip: Clip | None = _THRESHOLD,
         **kwargs: Any,
     ) -> None:
@@ -50,6 +55,7 @@ class ClassifierFreeInferer(AnomalyInferer):
         check_solver(sampler, fixed_point_steps)
         self.method: Solver = sampler
         self.timesteps = self.levels(noise_level, num_inference_steps, spacing)
+        self.inversion_class = None if inversion_class == "none" else label_of(inversion_class)
         self.guidance_scale, self.fixed_point_steps = guidance_scale, fixed_point_steps
 
     @property
@@ -64,6 +70,8 @@ class ClassifierFreeInferer(AnomalyInferer):
         labels = torch.full((image.shape[0],), HEALTHY, device=image.device)
         null = getattr(denoiser.network, "null_class", None)  # said outright, it can share a batch with the class
         nothing: dict[str, Any] = {} if null is None else {"class_labels": torch.full_like(labels, null)}
+        told = self.inversion_class
+        encoding = nothing if told is None else {"class_labels": torch.full_like(labels, told)}
         healthy = to_image_range(
             ddim_round_trip(
                 denoiser,
@@ -73,6 +81,7 @@ class ClassifierFreeInferer(AnomalyInferer):
                 fixed_point_steps=self.fixed_point_steps,
                 guidance=ClassifierFreeGuidance(denoiser, self.guidance_scale, class_labels=labels),
                 callback=callback,
+                inversion_conditioning=encoding,
                 **nothing,
             )
         )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from common.diffusion import Clip, to_image_range, to_model_range
 from common.errors import InputError
 from common.inferers.base import AnomalyInferer, Restored
-from common.networks import HEALTHY, Denoiser
+from common.networks import HEALTHY, Denoiser, label_of
 from common.samplers import (
     Callback,
     GradientGuidance,
@@ -40,17 +40,20 @@ class ClassifierGuidedInferer(AnomalyInferer):
         classifier: time-conditioned, ``(x, timesteps)`` to logits (B, classes), class 0 healthy; or the network of
             another ``task``. Its weights are frozen.
         guidance_scale: s of the gradient; 0 is the plain round trip.
+        guidance_level: the highest that ``classifier`` was trained on; there is no gradient above it.
         noise_level: L, to encode to.
         num_inference_steps: levels on the way up, and again on the way down; ``None`` visits every level.
         spacing: of the visited levels.
         sampler: up and down, ``ddim`` or the second-order ``dpm++``.
         fixed_point_steps: further evaluations a level on the way up, which make the inversion exact; of ``ddim``.
         task: what the network knows: ``class``, ``segmentation``, ``value`` (see ``TASKS``).
+        inversion_class: that the denoiser is told on the way up; ``healthy``, as on the way down, makes a round trip
+            that only the gradient changes; with ``diseased`` the change of class moves the image by itself.
         clip: by default none, so that the inversion is one.
         **kwargs: of ``AnomalyInferer``; nothing is drawn at random.
 
     Raises:
-        InputError: unknown task or sampler, or levels outside the schedule, at construction.
+        InputError: unknown task, class or sampler, or levels outside the schedule, at construction.
     """
 
     def __init__(
@@ -58,23 +61,27 @@ class ClassifierGuidedInferer(AnomalyInferer):
         *,
         classifier: nn.Module,
         guidance_scale: float = 100.0,
+        guidance_level: int | None = None,
         noise_level: int = 500,
         num_inference_steps: int | None = None,
         spacing: str = "linspace",
         sampler: Solver = "ddim",
         fixed_point_steps: int = 0,
         task: Literal["class", "segmentation", "value"] = "class",
+        inversion_class: Literal["healthy", "diseased"] = "healthy",
         clip: Clip | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(clip=clip, **kwargs)
         if task not in TASKS:
             raise InputError(f"task '{task}'", "is not known", f"choose one of {sorted(TASKS)}")
+        self.inversion_class = label_of(inversion_class)
         check_solver(sampler, fixed_point_steps)
         self.method: Solver = sampler
         self.timesteps = self.levels(noise_level, num_inference_steps, spacing)
         self.log_likelihood = TASKS[task](classifier.eval().requires_grad_(False))
-        self.guidance_scale, self.fixed_point_steps = guidance_scale, fixed_point_steps
+        self.guidance_scale, self.guidance_level = guidance_scale, guidance_level
+        self.fixed_point_steps = fixed_point_steps
 
     @property
     def evaluations_per_slice(self) -> int:
@@ -85,6 +92,7 @@ class ClassifierGuidedInferer(AnomalyInferer):
         self, image: Tensor, denoiser: Denoiser, generator: list[torch.Generator], callback: Callback
     ) -> Restored:
         """Encode, decode under guidance, and compare."""
+        label = partial(torch.full, (image.shape[0],), device=image.device)
         healthy = to_image_range(
             ddim_round_trip(
                 denoiser,
@@ -92,9 +100,10 @@ class ClassifierGuidedInferer(AnomalyInferer):
                 self.timesteps,
                 method=self.method,
                 fixed_point_steps=self.fixed_point_steps,
-                guidance=GradientGuidance(denoiser, self.log_likelihood, self.guidance_scale),
+                guidance=GradientGuidance(denoiser, self.log_likelihood, self.guidance_scale, self.guidance_level),
                 callback=callback,
-                class_labels=torch.full((image.shape[0],), HEALTHY, device=image.device),
+                inversion_conditioning={"class_labels": label(fill_value=self.inversion_class)},
+                class_labels=label(fill_value=HEALTHY),
             )
         )
         return Restored(None, healthy)

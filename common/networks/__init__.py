@@ -1,7 +1,13 @@
 """Networks, and the denoiser protocol through which samplers see them."""
 
 from common.networks.autoencoder import DenoisingAutoencoder
-from common.networks.class_conditioned import HEALTHY, ClassConditionedUNet, ClassTokenUNet, ImageConcatenatedUNet
+from common.networks.class_conditioned import (
+    HEALTHY,
+    ClassConditionedUNet,
+    ClassTokenUNet,
+    ImageConcatenatedUNet,
+    label_of,
+)
 from common.networks.classifier import ImageAutoencoder, NoisyClassifier
 from common.networks.conditioned import ConditionedUNet
 from common.networks.denoiser import Denoiser
@@ -27,6 +33,7 @@ __all__ = [
     "check_weights",
     "for_inference",
     "has_bfloat16",
+    "label_of",
     "load_weights",
     "save_weights",
     "select_device",

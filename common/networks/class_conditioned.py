@@ -10,11 +10,24 @@ from monai.networks.blocks.spatialattention import SpatialAttentionBlock
 from monai.networks.nets.diffusion_model_unet import SpatialTransformer
 from torch import Tensor, nn
 
+from common.errors import InputError
 from common.networks.unet import DenoisingUNet
 
-__all__ = ["HEALTHY", "ClassConditionedUNet", "ClassTokenUNet", "ImageConcatenatedUNet"]
+__all__ = ["HEALTHY", "ClassConditionedUNet", "ClassTokenUNet", "ImageConcatenatedUNet", "label_of"]
 
 HEALTHY = 0  # the class of healthy images, everywhere
+_CLASSES = {"healthy": HEALTHY, "diseased": 1}
+
+
+def label_of(name: str) -> int:
+    """The label of a class by its name, ``healthy`` or ``diseased``.
+
+    Raises:
+        InputError: another name.
+    """
+    if name not in _CLASSES:
+        raise InputError(f"class '{name}'", "is not known", f"choose one of {sorted(_CLASSES)}")
+    return _CLASSES[name]
 
 
 class ClassConditionedUNet(DenoisingUNet):

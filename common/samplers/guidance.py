@@ -32,14 +32,22 @@ class GradientGuidance:
         denoiser: the sampler's own; gives the schedule.
         log_likelihood: ``(x_t, t) -> (B,)``, differentiable in ``x_t``; its parameters should be frozen.
         scale: s; 0 returns the prediction untouched.
+        highest_level: above it, too; where a likelihood has not been trained its gradient means nothing.
     """
 
-    def __init__(self, denoiser: Denoiser, log_likelihood: Callable[[Tensor, int], Tensor], scale: float) -> None:
-        self.schedule, self.log_likelihood, self.scale = denoiser.schedule, log_likelihood, scale
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        log_likelihood: Callable[[Tensor, int], Tensor],
+        scale: float,
+        highest_level: int | None = None,
+    ) -> None:
+        self.schedule, self.log_likelihood = denoiser.schedule, log_likelihood
+        self.scale, self.highest_level = scale, highest_level
 
     def __call__(self, x_t: Tensor, t: int, prediction: Prediction) -> Prediction:
         """Return the guided prediction."""
-        if self.scale == 0:
+        if self.scale == 0 or (self.highest_level is not None and t > self.highest_level):
             return prediction
         with torch.enable_grad():
             x = x_t.detach().requires_grad_()

@@ -68,8 +68,9 @@ def tiny_networks(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def few_steps(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Overrides that make every loop of a method short."""
-    return {key: 3 for key in config if key.endswith("_steps") and key != "warmup_steps"}
+    """Overrides that make every loop of a method short, where it is not."""
+    loops = [key for key in config if key.endswith("_steps") and key != "warmup_steps"]
+    return {**dict.fromkeys(loops, 3), **({"num_restorations": 2} if config.get("num_restorations", 1) > 2 else {})}
 
 
 def inference_overrides(bundle: Path, folder: Path) -> dict[str, Any]:

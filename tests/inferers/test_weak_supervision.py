@@ -74,6 +74,25 @@ def test_the_second_order_sampler_loses_less_on_the_way(run: Any) -> None:
         run(sampler="dpm++", fixed_point_steps=1)
 
 
+def test_another_class_on_the_way_up_moves_the_image_without_a_gradient() -> None:
+    """The healthy class of the toy network is darker, so what was encoded as diseased comes back darker."""
+    same, moved = guided(guidance_scale=0), guided(guidance_scale=0, inversion_class="diseased")
+    assert (same["pseudo_healthy"] - moved["pseudo_healthy"]).min() > 0.005
+    plain, conditional = free(clip=None), free(clip=None, inversion_class="healthy", guidance_scale=1)
+    assert conditional["anomaly_map"].max() < 0.05 < plain["anomaly_map"].max()
+    for run in (guided, free):
+        with pytest.raises(InputError, match="class 'ill'"):
+            run(inversion_class="ill")
+
+
+def test_no_gradient_above_the_level_that_the_classifier_knows() -> None:
+    plain, guiding = guided(guidance_scale=0)["pseudo_healthy"], guided()["pseudo_healthy"]
+    torch.testing.assert_close(guided(guidance_level=0)["pseudo_healthy"], plain, atol=1e-3, rtol=0)
+    assert torch.equal(guided(guidance_level=200)["pseudo_healthy"], guiding)
+    half = guided(guidance_level=100)["pseudo_healthy"]
+    assert plain[:, :, :8].mean() > half[:, :, :8].mean() > guiding[:, :, :8].mean()
+
+
 def test_other_tasks_guide_too() -> None:
     class Brightness(nn.Module):
         def forward(self, x: torch.Tensor, timesteps: torch.Tensor | None = None) -> torch.Tensor:
