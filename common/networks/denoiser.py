@@ -45,7 +45,7 @@ class Denoiser:
         self.network, self.schedule = network, schedule
         self.prediction_type, self.clip, self.amp, self.max_batch = prediction_type, clip, amp, max_batch
         self.evaluations = 0
-        self._fast: dict[torch.device, Callable[..., Tensor]] = {}
+        self._run = for_inference(network, amp)
 
     def __call__(self, x_t: Tensor, t: Level, **conditioning: Any) -> Prediction:
         """Estimate the image and the noise in ``x_t``.
@@ -77,15 +77,13 @@ class Denoiser:
     def _output(self, x_t: Tensor, timesteps: Tensor, conditioning: dict[str, Any]) -> Tensor:
         """What the network says, in float32, in as many calls as it takes."""
         device, cases = x_t.device, x_t.shape[0]
-        if device not in self._fast:
-            self._fast[device] = for_inference(self.network, device, self.amp)
         size = self.max_batch or states_at_once(x_t)
         outputs = []
         with autocast(device, self.amp):
             for start in range(0, cases, size):
                 part = slice(start, start + size)
                 given = {key: _part(value, part, cases) for key, value in conditioning.items()}
-                outputs.append(self._fast[device](x_t[part], timesteps=timesteps[part], **given).float())
+                outputs.append(self._run(x_t[part], timesteps=timesteps[part], **given).float())
         self.evaluations += cases
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 

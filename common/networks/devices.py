@@ -56,8 +56,8 @@ def autocast(device: torch.device, enabled: bool) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled and has_bfloat16(device))
 
 
-def for_inference(network: Callable[..., Tensor], device: torch.device, amp: bool) -> Callable[..., Tensor]:
-    """The network in the form in which it runs fastest, to be called under ``autocast`` of the same arguments.
+def for_inference(network: Callable[..., Tensor], amp: bool) -> Callable[..., Tensor]:
+    """The network in the form in which it runs fastest, to be called under ``autocast`` if ``amp``.
 
     Convolutions of images work on channels last, so their weights are laid out like that, in place; it changes no
     value. For ``amp`` they are rounded to bfloat16 once, in a copy, and not in every call. What is no module comes back
@@ -68,7 +68,7 @@ def for_inference(network: Callable[..., Tensor], device: torch.device, amp: boo
     for parameter in network.parameters():
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-    half = amp and has_bfloat16(device)
+    half = amp and all(has_bfloat16(device) for device in {parameter.device for parameter in network.parameters()})
     return copy.deepcopy(network).to(torch.bfloat16) if half else network
 
 

@@ -188,9 +188,9 @@ def test_the_form_for_inference_says_the_same():
     network, x, t = shake(unet()), torch.randn(3, 1, 16, 16), torch.tensor([3, 700, 20])
     with torch.no_grad():
         before = network(x, t)
-        after = for_inference(network, torch.device("cpu"), False)(x, t)
+        after = for_inference(network, False)(x, t)
     assert (after - before).norm() < 1e-5 * before.norm()
-    assert for_inference(toy_network, torch.device("cpu"), True) is toy_network
+    assert for_inference(toy_network, True) is toy_network
 
 
 @pytest.mark.parametrize("dims", [2, 3])

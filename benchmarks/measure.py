@@ -1,0 +1,133 @@
+"""Interleaved timing, memory, and rows of a table."""
+
+from __future__ import annotations
+
+import math
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+__all__ = ["Row", "Setup", "compare", "floor", "interleaved", "peak_memory", "reset_peak_memory"]
+
+_MATRIX_PEAK = 790e12  # bf16 operations a second, measured on an H200
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How to measure.
+
+    Args:
+        device: where networks run.
+        rounds: times that each candidate has its turn.
+        quick: tiny sizes, to see that everything works; the figures mean nothing.
+        clock: ``wall``, or ``cpu``: seconds of this process's threads, on a machine that others use too.
+    """
+
+    device: torch.device
+    rounds: int = 5
+    quick: bool = False
+    clock: str = "wall"
+
+    def now(self) -> float:
+        """Seconds; everything that the device was given is done."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.process_time() if self.clock == "cpu" else time.perf_counter()
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table: a median, how many times as fast as the reference, the quartiles of that, and a remark."""
+
+    section: str
+    case: str
+    name: str
+    value: float
+    unit: str
+    ratio: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    remark: str = ""
+
+
+def interleaved(functions: Mapping[str, Callable[[], Any]], setup: Setup) -> dict[str, list[float]]:
+    """Seconds of each function in each round; every round calls all of them, after one call that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for function in functions.values():
+        function()
+    for _ in range(setup.rounds):
+        for name, function in functions.items():
+            start = setup.now()
+            function()
+            seconds[name].append(setup.now() - start)
+    return seconds
+
+
+def compare(
+    section: str,
+    case: str,
+    functions: Mapping[str, Callable[[], Any]],
+    setup: Setup,
+    *,
+    reference: str,
+    scale: float = 1000.0,
+    unit: str = "ms",
+    remarks: Mapping[str, str] | None = None,
+) -> list[Row]:
+    """Time functions in turn and set them against one of them, round by round.
+
+    Args:
+        section: of the table.
+        case: what is computed.
+        functions: by name.
+        setup: how to measure.
+        reference: name of the function that the others are as fast as, or faster.
+        scale: from seconds of a call to the unit.
+        unit: of the values.
+        remarks: by name.
+    """
+    seconds = interleaved(functions, setup)
+    rows = []
+    for name, own in seconds.items():
+        ratios = [theirs / mine for theirs, mine in zip(seconds[reference], own, strict=True)]
+        low, _, high = quantiles(ratios, n=4) if len(ratios) > 1 else [ratios[0]] * 3
+        remark = (remarks or {}).get(name, "")
+        rows.append(Row(section, case, name, scale * median(own), unit, median(ratios), low, high, remark))
+    return rows
+
+
+def floor(function: Callable[[], Any], seconds: float, setup: Setup) -> str:
+    """On a GPU: the time that the multiplications alone need at its peak, and how many times that it took."""
+    if setup.device.type != "cuda":
+        return ""
+    counter = FlopCounterMode(display=False)
+    with counter:
+        function()
+    ideal = counter.get_total_flops() / _MATRIX_PEAK
+    return f"floor {1000 * ideal:.3f} ms, factor {seconds / ideal:.1f}" if ideal else ""
+
+
+def reset_peak_memory(setup: Setup) -> None:
+    """Begin to look for the peak anew; on Linux and on GPUs."""
+    if setup.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(setup.device)
+    elif sys.platform == "linux":
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory(setup: Setup) -> float:
+    """The most memory since then, in MiB: of the GPU, or of the whole process."""
+    if setup.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(setup.device) / 2**20
+    if sys.platform == "linux":
+        line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # bytes on macOS
