@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from types import TracebackType
 
-__all__ = ["InputError", "show_plainly"]
+__all__ = ["InputError", "show_plainly", "told"]
 
 
 class InputError(ValueError):
@@ -28,14 +28,25 @@ class InputError(ValueError):
         return InputError, (self.source, self.problem, self.remedy)
 
 
+def told(error: BaseException) -> str:
+    """What a user should read of an error: the ``InputError`` behind it, if there is one, else its first line."""
+    cause = _input_error(error)
+    return str(cause) if cause is not None else f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _input_error(error: BaseException | None) -> InputError | None:
+    """The one in a chain of causes."""
+    while error is not None and not isinstance(error, InputError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
 def show_plainly() -> None:
     """From here on an ``InputError`` ends the program with its own line on standard error, without a traceback."""
     previous = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, InputError):
-            cause = cause.__cause__ or cause.__context__
+        cause = _input_error(error)
         if cause is None:
             previous(kind, error, trace)
         else:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from common.cli.folders import bundle_folder
+from common.errors import InputError
 
 __all__ = ["EvaluationCommands"]
 
@@ -121,29 +123,36 @@ class EvaluationCommands:
     def record(
         self,
         folder: str,
-        id: str,
+        id: str | None = None,
         name: str | None = None,
         data: str | None = None,
         command: str | None = None,
         bundles: str = "all",
         bundles_dir: str | None = None,
     ) -> None:
-        """Write the numbers of a comparison into ``docs/results.json`` of the bundles; then ``table --update``.
+        """Write a comparison, or robustness cards, into ``docs/results.json`` of the bundles; then ``table --update``.
 
         Args:
-            folder: of the comparison.
-            id: of the experiment; what was recorded under it before is replaced.
+            folder: of the comparison, or of the cards.
+            id: of the experiment, for a comparison; what was recorded under it before is replaced.
             name: of its rows in the tables; by default as before.
             data: the cases in words; by default how many they are.
             command: that repeats it; by default the one that was given, with names in place of paths.
             bundles: names separated by commas, or all that were compared.
             bundles_dir: the folder that holds the bundles, as of ``list``.
         """
-        from common.evaluation.record import record
+        from common.evaluation.record import record, record_cards
 
-        words = {"title": name, "data": data, "command": command}
-        told = {key: None if value is None else str(value) for key, value in words.items()}
-        for file in record(str(folder), bundles_dir=bundle_folder(bundles_dir), name=str(id), bundles=bundles, **told):
+        words = {"data": None if data is None else str(data), "command": None if command is None else str(command)}
+        options: dict[str, Any] = {"bundles_dir": bundle_folder(bundles_dir), "bundles": bundles, **words}
+        if not Path(str(folder), "results.json").is_file():
+            files = record_cards(str(folder), **options)
+        elif id is None:
+            raise InputError(folder, "is a comparison", "give it an --id, by which tables find it")
+        else:
+            title = None if name is None else str(name)
+            files = record(str(folder), name=str(id), title=title, **options)
+        for file in files:
             print(file)
 
     def robustness(
@@ -156,41 +165,54 @@ class EvaluationCommands:
         weights: str | None = None,
         max_cases: int = 40,
         attack_cases: int = 20,
+        strengths: str = "all",
         device: str | None = None,
         bundles_dir: str | None = None,
     ) -> None:
         """Measure what noise, blur, contrast, masks … and a small attack cost a bundle, and write a card.
 
+        A card that is there is not made again. Of several bundles, one that fails does not stop the others; the exit
+        code is then 1.
+
         Args:
-            bundle: name or folder.
+            bundle: name or folder; several with commas between them, or all.
             data: cases with masks; whoever has the label 0 needs none.
-            out: folder for robustness.json, robustness.md and robustness.html; by default robustness_BUNDLE.
+            out: folder for robustness.json, robustness.md and robustness.html, by default robustness_BUNDLE; of several
+                bundles, for a folder each and summary.md, by default robustness.
             split: of the data set.
             settings: a JSON file of overrides, as of ``compare``.
-            weights: a file, in place of the bundle's own.
+            weights: in place of the bundles' own: a file, or a folder of sets as of ``compare``.
             max_cases: use the first cases only.
             attack_cases: how many of them to attack; 0 for none.
+            strengths: all of them, or the middle one of each kind, which takes a third of the time.
             device: to run on.
             bundles_dir: the folder that holds the bundles, as of ``list``.
         """
-        from common.evaluation.robustness import robustness
+        from common.evaluation.robustness import robustness, robustness_of
 
-        folder = Path(str(out or f"robustness_{Path(str(bundle)).name}"))
-        card = robustness(
-            str(bundle),
-            str(data),
-            folder,
-            bundles_dir=bundle_folder(bundles_dir),
-            split=None if split is None else str(split),
-            settings=settings,
-            weights=weights,
-            max_cases=int(max_cases),
-            attack_cases=int(attack_cases),
-            device=device,
-        )
-        worst = min(card["perturbations"], key=lambda row: row["change"])
-        change = f"{worst['kind']} {worst['strength']:g} changes it by {worst['change']:+.3f}"
-        print(f"pixel AP {card['clean']['pixel_ap']:.3f}; {change} → {folder / 'robustness.html'}")
+        options: dict[str, Any] = {
+            "bundles_dir": bundle_folder(bundles_dir),
+            "split": None if split is None else str(split),
+            "settings": settings,
+            "weights": weights,
+            "max_cases": int(max_cases),
+            "attack_cases": int(attack_cases),
+            "strengths": str(strengths),
+            "device": device,
+        }
+        if bundle != "all" and isinstance(bundle, str) and "," not in bundle:
+            folder = Path(str(out or f"robustness_{Path(bundle).name}"))
+            card = robustness(bundle, str(data), folder, **options)
+            worst = min(card["perturbations"], key=lambda row: row["change"])
+            change = f"{worst['kind']} {worst['strength']:g} changes it by {worst['change']:+.3f}"
+            print(f"pixel AP {card['clean']['pixel_ap']:.3f}; {change} → {folder / 'robustness.html'}")
+            return
+        folder = Path(str(out or "robustness"))
+        cards, failures = robustness_of(bundle, str(data), folder, **options)
+        if cards:
+            print((folder / "summary.md").read_text(encoding="utf-8"))
+        if failures:
+            raise SystemExit(1)
 
     def table(self, name: str = "ixi_planted", bundles: str | None = None, update: bool = False) -> None:
         """Print the figures of all bundles in one experiment as a Markdown table, best first.
@@ -208,6 +230,8 @@ class EvaluationCommands:
         if not update:
             print(results_table(found, str(name)))
             return
-        for page in (folder.parent / "README.md", *(bundle / "docs" / "README.md" for bundle in found)):
+        pages = [folder.parent / "README.md", *(bundle / "docs" / "README.md" for bundle in found)]
+        more = folder.parent / "docs" / "comparison.md"
+        for page in [*pages, *([more] if more.is_file() else [])]:
             update_tables(page, found)
             print(page)

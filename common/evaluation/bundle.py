@@ -105,12 +105,12 @@ def overrides_of(
         settings: as :func:`read_settings` returns them.
         weights: a folder that holds ``<bundle>/model.pt`` (and other networks, ``statistics.json`` and
             ``threshold.json``, under the names that they have in the bundle), or ``<bundle>/models/…``. Bundles that
-            are not in it keep their own. With other weights and no threshold beside them there is no threshold; there
-            must be all networks.
+            are not in it keep their own. There must be all networks; without ``threshold.json`` there is no
+            threshold. Or a file: weights of the main network, without a threshold.
 
     Raises:
-        InputError: a key that the config does not have, no such folder, or some of the networks of the bundle in it
-            and not the others.
+        InputError: a key that the config does not have, no such folder or file, or some of the networks of the bundle
+            in it and not the others.
     """
     config = json.loads((bundle / "configs" / "inference.json").read_text(encoding="utf-8"))
     overrides: dict[str, Any] = {key: value for key, value in settings.get("*", {}).items() if key in config}
@@ -118,7 +118,11 @@ def overrides_of(
     unknown = sorted(key for key in own if key.split("#")[0].split("::")[0] not in config)
     if unknown:
         raise InputError(f"settings of '{bundle.name}'", f"has no {', '.join(unknown)}", "see its inference.json")
-    found = {} if weights is None else _weights_in(Path(weights), bundle, config)
+    found: dict[str, Any] = {}
+    if weights is not None and Path(weights).is_file():
+        found = {"weights": str(Path(weights).resolve()), "threshold": None}
+    elif weights is not None:
+        found = _weights_in(Path(weights), bundle, config)
     together = {**overrides, **found, **own}
     missing = [together[key] for key in found if key.endswith("weights") and not Path(together[key]).is_file()]
     if missing:

@@ -8,7 +8,7 @@ from typing import Any
 
 from common.anomaly import HealthyStatistics
 from common.data import Case, load_cases
-from common.errors import InputError
+from common.errors import InputError, told
 from common.evaluation.bundle import BundleRun, find_bundles, overrides_of, read_settings, the_process_as_before
 from common.networks import sha256
 
@@ -55,7 +55,7 @@ def calibrate(
         raise InputError(f"--fpr {fpr}", "is not between 0 and 1", "use e.g. 0.01 for 1 % false positives")
     found = find_bundles(bundles_dir, bundles)
     given = read_settings(settings)
-    overrides = {bundle: _overrides(bundle, given, weights) for bundle in found}
+    overrides = {bundle: overrides_of(bundle, given, weights) for bundle in found}
     if weights is not None:
         lacking = [bundle.name for bundle, changes in overrides.items() if "weights" not in changes]
         if lacking and (bundles != "all" or len(lacking) == len(found)):
@@ -70,6 +70,7 @@ def calibrate(
     for bundle, changes in overrides.items():
         with the_process_as_before():
             try:
+                changes.pop("threshold", None)  # which is to be found
                 changes = _with_statistics(bundle, dataset_dir, split, {**changes, **said}, cases, device)
                 changes["quantile"] = 1 - fpr
                 run = BundleRun(bundle, dataset_dir, split, changes, "calibrate.json", own_handlers=True, device=device)
@@ -78,17 +79,8 @@ def calibrate(
             except Exception as error:  # any bundle may fail in any way, and the others must not
                 if single:
                     raise
-                failures[bundle.name] = f"{type(error).__name__}: {error}".removeprefix("InputError: ")
+                failures[bundle.name] = told(error)
     return failures
-
-
-def _overrides(bundle: Path, settings: dict[str, Any], weights: str | None) -> dict[str, Any]:
-    """What to change in a bundle, but for the threshold, which is to be found."""
-    is_file = weights is not None and not Path(weights).is_dir()
-    overrides = overrides_of(bundle, settings, None if is_file else weights)
-    if is_file:
-        overrides["weights"] = str(Path(str(weights)).resolve())
-    return {key: value for key, value in overrides.items() if key != "threshold"}
 
 
 def _healthy(dataset_dir: str, split: str | None) -> list[Case]:

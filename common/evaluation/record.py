@@ -13,7 +13,7 @@ from common.errors import InputError
 from common.evaluation.bundle import find_bundle
 from common.files import write_json
 
-__all__ = ["entry_of", "record"]
+__all__ = ["entry_of", "record", "record_cards"]
 
 _COST = ("network_evaluations_per_slice", "seconds_per_slice", "gflop_per_slice", "peak_mib", "hardware")
 # A path that begins at the root: in the middle of words, or with a drive.
@@ -73,6 +73,51 @@ def record(
     return list(entries)
 
 
+def record_cards(
+    folder: str | Path,
+    *,
+    bundles_dir: Path,
+    data: str | None = None,
+    command: str | None = None,
+    bundles: str | Sequence[str] = "all",
+) -> list[Path]:
+    """Write robustness cards into the bundles as ``robustness``, in place of those that were there.
+
+    Args:
+        folder: of one card, or of a card in each folder.
+        bundles_dir: the folder of the bundles.
+        data: the cases in words; by default how many they are.
+        command: that repeats it; by default that of the card.
+        bundles: names separated by commas, or all that have a card.
+
+    Returns:
+        the files that were written.
+
+    Raises:
+        InputError: no card, or a path of this machine in the words; nothing is written then.
+    """
+    files = [*Path(folder).glob("robustness.json"), *sorted(Path(folder).glob("*/robustness.json"))]
+    if not files:
+        remedy = "make one with 'anomaly-zoo compare' or 'anomaly-zoo robustness'"
+        raise InputError(folder, "holds no comparison and no robustness card", remedy)
+    cards = {card["bundle"]: card for card in (_read(file, "perturbations", "make it anew") for file in files)}
+    contents: dict[Path, dict[str, Any]] = {}
+    for bundle in _chosen(cards, bundles, ()):
+        card, file = cards[bundle], find_bundle(bundles_dir, bundle) / "docs" / "results.json"
+        protocol = _protocol(card["protocol"])
+        recorded = {
+            "command": command or card["command"],
+            "data": data or f"{card['cases']} cases of {card['subjects']} subjects",
+            **{key: card[key] for key in ("cases", "subjects", "clean", "perturbations", "attack")},
+            "protocol": {**protocol, "split": card["protocol"]["split"]},
+        }
+        refuse_paths(recorded, file)
+        contents[file] = {**_content(file), "robustness": recorded}
+    for file, content in contents.items():
+        write_json(file, content)
+    return list(contents)
+
+
 def entry_of(entry: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
     """The numbers of one bundle in the form of ``docs/results.json``.
 
@@ -80,9 +125,7 @@ def entry_of(entry: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, 
         entry: of the bundle, as ``results.json`` of a comparison has it.
         results: the whole of that file.
     """
-    protocol = {key: value for key, value in entry["protocol"].items() if key not in ("name", "key")}
-    hashes = dict(protocol.pop("weights_sha256"))
-    main, cost = hashes.pop("weights", None), entry["cost"]
+    protocol, cost = _protocol(entry["protocol"]), entry["cost"]
     intensity, _ = results["baselines"]
     intervals = {**entry["intervals"], "intensity_ap": intensity["intervals"]["pixel_ap"]}
     told = [finding for finding in results["leaks"] if finding["bundle"] in ("", entry["bundle"])]
@@ -93,12 +136,8 @@ def entry_of(entry: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, 
         "sizes": entry["sizes"],
         "protocol": {
             **protocol,
-            "test_set": "TEST_SET",
             "split": results["data"]["split"],
             "subjects": results["data"]["subjects"],
-            "overrides": {key: _nameless(value) for key, value in protocol["overrides"].items()},
-            "weights_sha256": main,
-            "other_files_sha256": hashes,
             "versions": results["versions"],
             # Their details may name subjects.
             "leaks": {finding["check"]: finding["status"] for finding in told if finding["status"] != "ok"},
@@ -147,6 +186,18 @@ def _chosen(found: Mapping[str, Any], bundles: str | Sequence[str], failures: Se
             problem = f"is not among them ({'; '.join(failed) or 'was not compared'})"
             raise InputError(f"bundle '{name}'", problem, f"choose from {', '.join(found)}")
     return names
+
+
+def _protocol(stated: Mapping[str, Any]) -> dict[str, Any]:
+    """A protocol without the names of this machine, and the hash of the main network by itself."""
+    hashes = dict(stated["weights_sha256"])
+    return {
+        **{key: value for key, value in stated.items() if key not in ("name", "key")},
+        "test_set": "TEST_SET",
+        "overrides": {key: _nameless(value) for key, value in stated["overrides"].items()},
+        "weights_sha256": hashes.pop("weights", None),
+        "other_files_sha256": hashes,
+    }
 
 
 def _words(results: Mapping[str, Any]) -> str:

@@ -9,10 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
+from common.evaluation.card_tables import card_table, summary_table
 from common.evaluation.columns import COST, IMAGES, LESIONS, RANKING, Column, number
 from common.files import write_atomic
 
-__all__ = ["bundle_table", "read_results", "results_table", "update_tables"]
+__all__ = [
+    "bundle_table",
+    "read_results",
+    "results_table",
+    "robustness_overview",
+    "robustness_section",
+    "update_tables",
+]
 
 _AP, *_OTHERS = RANKING[:5]
 _COLUMNS = (*_OTHERS, LESIONS[2]._replace(head="lesion F1"), IMAGES[0]._replace(head="image AUROC"))
@@ -24,7 +32,7 @@ _COST = (
 )
 _COST_HEADS = [column.head for column in _COST]
 _BASELINE = {"pixel_ap": "intensity_ap", "oracle_dice": "intensity_oracle_dice"}
-_MARKED = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- /results -->)", re.DOTALL)
+_MARKED = re.compile(r"(<!-- (results|robustness): (\S+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 
 Result = Mapping[str, Any]
 
@@ -81,11 +89,47 @@ def bundle_table(bundle: Path) -> str:
     return _table(lines)
 
 
-def update_tables(page: Path, bundles: Sequence[Path]) -> str:
-    """A page with fresh tables between ``<!-- results: NAME -->`` and ``<!-- /results -->``; writes it if it changed.
+def robustness_section(bundle: Path) -> str:
+    """What a bundle's recorded robustness card says: a sentence and a table; empty without one.
 
     Args:
-        page: Markdown. NAME is an experiment, or ``bundle`` for the table of the bundle that the page belongs to.
+        bundle: its folder.
+
+    Raises:
+        InputError: its file of results cannot be read.
+    """
+    card = _file(bundle).get("robustness")
+    if card is None:
+        return ""
+    clean = card["clean"]
+    low, high = clean["interval"]
+    attack = f" Attack: {card['attack']['method']}." if card["attack"] else ""
+    return (
+        f"**Robustness** ({card['data']}): pixel AP {clean['pixel_ap']:.3f} [{low:.2f}, {high:.2f}] as they are; "
+        f"below, under the middle strength of each kind, of two the one with the larger loss.{attack}\n\n"
+        f"{card_table(card)}\n"
+    )
+
+
+def robustness_overview(bundles: Sequence[Path]) -> str:
+    """The recorded robustness cards of all bundles in one table; empty without any.
+
+    Args:
+        bundles: their folders.
+
+    Raises:
+        InputError: a file of results cannot be read.
+    """
+    cards = {bundle.name: card for bundle in bundles if (card := _file(bundle).get("robustness"))}
+    return f"{summary_table(cards)}\n" if cards else ""
+
+
+def update_tables(page: Path, bundles: Sequence[Path]) -> str:
+    """A page with fresh tables between its marks; writes it if it changed.
+
+    Args:
+        page: Markdown with ``<!-- results: NAME -->`` and ``<!-- /results -->``, or the same with ``robustness``. NAME
+            is an experiment (for ``robustness``: ``all``), or ``bundle`` for what belongs to the bundle of the page.
         bundles: folders of all bundles.
 
     Raises:
@@ -96,8 +140,12 @@ def update_tables(page: Path, bundles: Sequence[Path]) -> str:
         raise InputError(page, "has no place for results", "add <!-- results: NAME --> and <!-- /results -->")
 
     def fresh(match: re.Match[str]) -> str:
-        table = bundle_table(page.parents[1]) if match[2] == "bundle" else results_table(bundles, match[2])
-        return f"{match[1]}{table}\n{match[3]}"
+        mark, kind, name, end = match.groups()
+        if kind == "robustness":
+            made = robustness_section(page.parents[1]) if name == "bundle" else robustness_overview(bundles)
+        else:
+            made = (bundle_table(page.parents[1]) if name == "bundle" else results_table(bundles, name)) + "\n"
+        return f"{mark}{made}{end}"
 
     updated = _MARKED.sub(fresh, text)
     if updated != text:
@@ -111,12 +159,18 @@ def read_results(bundle: Path) -> dict[str, Result]:
     Raises:
         InputError: the file cannot be read.
     """
+    return {str(result["id"]): result for result in _file(bundle)["results"] if "id" in result}
+
+
+def _file(bundle: Path) -> dict[str, Any]:
     file = bundle / "docs" / "results.json"
     try:
-        results = json.loads(file.read_text(encoding="utf-8"))["results"]
-        return {str(result["id"]): result for result in results if "id" in result}
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if not all(isinstance(result, dict) for result in content["results"]):
+            raise TypeError("its results are no mappings")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(file, f"is no file of results ({error})", "restore it from the release") from error
+    return content
 
 
 def _cells(result: Result) -> list[str]:

@@ -240,9 +240,40 @@ def test_robustness_card(
     assert "gradient descent" in card["attack"]["method"]
     assert row["l2_mean"] > 0
     assert json.loads((tmp_path / "robustness.json").read_text())["cases"] == 4
+    monkeypatch.setattr(robustness_card, "_measure", None)  # what is there is not made again
+    again = robustness(name, str(pictures), tmp_path, attack_cases=2, draws=20, **options)
+    assert again["identity"] == card["identity"]
     text = (tmp_path / "robustness.md").read_text()
     assert text.count("\n| noise |") == 4  # three strengths, and beside the attack
     assert "<svg" in (tmp_path / "robustness.html").read_text()
+
+
+def test_cards_of_several_bundles(
+    pictures: Path, settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = tuple(each for each in PERTURBATIONS if each.name in ("noise", "gamma"))
+    monkeypatch.setattr(robustness_card, "PERTURBATIONS", chosen)
+    content = json.loads(settings.read_text())
+    (tmp_path / "not.pt").write_bytes(b"no weights")
+    content["ddpm"]["weights"] = str(tmp_path / "not.pt")
+    settings.write_text(json.dumps(content))
+    words = ["robustness", "dae,ddpm", pictures, "--split", "validation", "--settings", settings, "--out", tmp_path]
+    with pytest.raises(SystemExit) as stop:
+        main([*map(str, words), "--strengths", "middle", "--attack_cases", "0"])
+    assert stop.value.code == 1
+    told = capsys.readouterr().out
+    assert "failed: ddpm" in told
+    assert "| `dae` |" in told
+    assert (tmp_path / "summary.md").read_text() in told
+    card = json.loads((tmp_path / "dae" / "robustness.json").read_text())
+    assert [(row["kind"], row["strength"]) for row in card["perturbations"]] == [
+        ("noise", 0.05),
+        ("gamma", 0.85),
+        ("gamma", 1.2),
+    ]
+    assert card["attack"] is None
+    assert card["command"].startswith("anomaly-zoo robustness --data TEST_SET --bundle dae --split validation")
+    assert card["command"].endswith("--settings SETTINGS")
 
 
 def test_healthy_cases_alone_and_stored_cases_are_small(healthy: Path, settings: Path, tmp_path: Path) -> None:

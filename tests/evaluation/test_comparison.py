@@ -13,7 +13,7 @@ from common.anomaly import Threshold
 from common.errors import InputError
 from common.evaluation.bundle import find_bundles, overrides_of, read_settings
 from common.evaluation.calibration import quantile_interval, subject_hash
-from common.evaluation.comparison.bootstrap import draw_subjects, interval, metrics_of, paired, subjects_of
+from common.evaluation.comparison.bootstrap import draw_subjects, interval, metrics_of, paired, pixel_ap_of, subjects_of
 from common.evaluation.comparison.case import CaseRecord, Cost, fingerprint
 from common.evaluation.comparison.leaks import check_data, check_scores, check_threshold
 from common.evaluation.comparison.scores import Scores, baseline, cost_summary, score_cases
@@ -150,6 +150,7 @@ def test_intervals_hold_the_value_and_shrink_with_subjects() -> None:
 def test_a_paired_difference_is_on_the_same_draws(records: list[CaseRecord], scores: Scores) -> None:
     drawn = draw_subjects(6, 200)
     same = metrics_of(scores, drawn)["pixel_ap"]
+    np.testing.assert_allclose(pixel_ap_of(scores, drawn), same, rtol=1e-12)
     assert paired(same, same) == {"interval": [0, 0], "p": 1.0}
     worse = [dataclasses.replace(each, anomaly_map=each.anomaly_map[::-1].copy()) for each in records]
     other = metrics_of(score_cases("flipped", worse), drawn)["pixel_ap"]

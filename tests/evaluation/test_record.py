@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from common.errors import InputError
-from common.evaluation import bundle_table, results_table
-from common.evaluation.record import record
+from common.evaluation import bundle_table, results_table, update_tables
+from common.evaluation.card_tables import card_table, middle, summary_table
+from common.evaluation.record import record, record_cards
 from common.files import write_json
 
 METRICS = {"pixel_ap": 0.4184, "prevalence": 0.01, "intensity_ap": 0.02, "lesion_f1": 0.31, "hd95_mm": math.nan}
@@ -139,3 +140,92 @@ def test_slips_change_no_file(bundles: Path, tmp_path: Path, changes: dict[str, 
     assert not (bundles / "two" / "docs").exists()
     with pytest.raises(InputError, match=r"results\.json: cannot be read"):
         record(tmp_path, **options)
+
+
+def card(bundle: str, ap: float) -> dict[str, Any]:
+    """A robustness card as it is written."""
+
+    def row(change: float) -> dict[str, Any]:
+        return {"pixel_ap": ap + change, "change": change, "change_interval": [change - 0.1, change + 0.1]}
+
+    def about(kind: str, strength: float, change: float) -> dict[str, Any]:
+        return {"kind": kind, "strength": strength, "unit": "σ", **row(change)}
+
+    return {
+        "bundle": bundle,
+        "data": "patients of mine",
+        "command": f"anomaly-zoo robustness --data TEST_SET --bundle {bundle}",
+        "cases": 9,
+        "subjects": 5,
+        "clean": {"pixel_ap": ap, "interval": [0.1, 0.6]},
+        "perturbations": [
+            *(about("noise", strength, change) for strength, change in ((0.02, -0.01), (0.05, -0.02), (0.1, -0.3))),
+            *(about("gamma", strength, change) for strength, change in ((0.7, -0.4), (0.85, 0.01), (1.2, -0.05))),
+            about("gamma", 1.5, -0.5),
+        ],
+        "attack": {"method": "gradient", "rows": [{"epsilon": 0.01, "attack": row(-0.25), "noise": row(0.0)}]},
+        "protocol": {
+            "test_set": "patients of mine",
+            "split": None,
+            "overrides": {"extra": "/home/me/extra.txt"},
+            "weights_sha256": {"weights": "f" * 64},
+        },
+        "identity": "abc",
+    }
+
+
+def test_the_middle_of_the_strengths() -> None:
+    assert [list(middle(range(count))) for count in (1, 2, 3, 4)] == [[0], [0, 1], [1], [1, 2]]
+
+
+def test_cards_in_tables() -> None:
+    lines = card_table(card("one", 0.4)).splitlines()
+    assert lines[2:] == [
+        "| noise | 0.05 σ | 0.380 | -0.020 | -0.120 to +0.080 |",
+        "| gamma | 1.2 σ | 0.350 | -0.050 | -0.150 to +0.050 |",  # the worse of two in the middle
+        "| attack | ε 0.01 | 0.150 | -0.250 | -0.350 to -0.150 |",
+        "| noise as large | ε 0.01 | 0.400 | +0.000 | -0.100 to +0.100 |",
+    ]
+    bare = {**card("two", 0.5), "attack": None}
+    lines = summary_table({"one": card("one", 0.4), "two": bare}).splitlines()
+    assert lines == [
+        "|  | pixel AP | noise 0.05 | gamma 0.85, 1.2 | attack 0.01 | noise as large |",
+        "|---|---|---|---|---|---|",
+        "| `two` | 0.500 [0.10, 0.60] | -0.020 | -0.050 |  |  |",
+        "| `one` | 0.400 [0.10, 0.60] | -0.020 | -0.050 | -0.250 | +0.000 |",
+    ]
+
+
+def test_cards_are_recorded_and_shown(bundles: Path, tmp_path: Path) -> None:
+    page, own = tmp_path / "comparison.md", bundles / "two" / "docs" / "README.md"
+    for file, name in ((page, "all"), (own, "bundle")):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(f"<!-- robustness: {name} -->\n<!-- /robustness -->\n")
+    folders = [bundles / "one", bundles / "two"]
+    for name in ("one", "two"):
+        write_json(tmp_path / "cards" / name / "robustness.json", card(name, 0.4))
+    before = content(bundles, "one")
+    record_cards(tmp_path / "cards", bundles_dir=bundles, data="nine cases")
+    after = content(bundles, "one")
+    recorded = after.pop("robustness")
+    assert after == before
+    assert recorded["data"] == "nine cases"
+    assert recorded["protocol"]["weights_sha256"] == "f" * 64
+    for private in ("patients of mine", "/home/me"):
+        assert private not in json.dumps(recorded)
+    assert summary_table({name: card(name, 0.4) for name in ("one", "two")}) in update_tables(page, folders)
+    text = update_tables(own, folders)
+    assert text.startswith("<!-- robustness: bundle -->\n**Robustness** (nine cases): pixel AP 0.400 [0.10, 0.60]")
+    assert card_table(card("two", 0.4)) in text
+    # One card, of one bundle.
+    write_json(tmp_path / "card" / "robustness.json", card("two", 0.3))
+    assert len(record_cards(tmp_path / "card", bundles_dir=bundles)) == 1
+    assert content(bundles, "two")["robustness"]["data"] == "9 cases of 5 subjects"
+    with pytest.raises(InputError, match="no comparison and no robustness card"):
+        record_cards(tmp_path / "bundles", bundles_dir=bundles)
+
+
+def test_without_a_card_nothing_is_shown(bundles: Path, tmp_path: Path) -> None:
+    page, empty = tmp_path / "comparison.md", "<!-- robustness: all -->\n<!-- /robustness -->\n"
+    page.write_text(empty)
+    assert update_tables(page, [bundles / "one"]) == empty

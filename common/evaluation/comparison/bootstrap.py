@@ -12,7 +12,7 @@ from common.evaluation import counts
 from common.evaluation.comparison.scores import Scores
 from common.evaluation.pool import image_counts
 
-__all__ = ["draw_subjects", "interval", "metrics_of", "paired", "subjects_of"]
+__all__ = ["draw_subjects", "interval", "metrics_of", "paired", "pixel_ap_of", "subjects_of"]
 
 _AT_ONCE = 50  # draws, each with three histograms
 _NAN = float("nan")
@@ -50,6 +50,18 @@ def metrics_of(scores: Scores, weights: np.ndarray | None = None) -> dict[str, n
         **_image_metrics(scores.rows, of_case, weights),
         **_ratios(scores, of_case, weights),
     }
+
+
+def pixel_ap_of(scores: Scores, weights: np.ndarray) -> np.ndarray:
+    """The pixel AP of each draw alone, which is much quicker than all metrics; arguments of :func:`metrics_of`."""
+    place = {subject: index for index, subject in enumerate(subjects_of(scores))}
+    kept = np.zeros((weights.shape[1], *next(iter(scores.pool.kept.values()))[:2].shape))
+    for row in scores.rows:
+        kept[place[row["subject"]]] += scores.pool.kept[row["case"]][:2]
+    kept = kept[..., kept.any(axis=(0, 1))]  # bins without a pixel, which are most of them, change nothing
+    starts = range(0, len(weights), _AT_ONCE)
+    drawn = (np.tensordot(weights[start : start + _AT_ONCE].astype(float), kept, axes=1) for start in starts)
+    return np.concatenate([counts.average_precision(each) for each in drawn])
 
 
 def interval(values: np.ndarray, level: float = 0.95) -> list[float]:

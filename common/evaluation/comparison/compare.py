@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from common.data import Case, discover, load_cases
-from common.errors import InputError
+from common.errors import InputError, told
 from common.evaluation.bundle import find_bundles, overrides_of, read_settings, the_process_as_before
 from common.evaluation.comparison.bootstrap import draw_subjects, interval, metrics_of, paired, subjects_of
 from common.evaluation.comparison.case import CaseRecord, fingerprint
 from common.evaluation.comparison.leaks import Finding, check_data, check_scores, check_threshold
-from common.evaluation.comparison.protocol import RULES, bundle_protocol
+from common.evaluation.comparison.protocol import RULES, bundle_protocol, command_of
 from common.evaluation.comparison.run import Job, Processes, run_cases, threshold_of
 from common.evaluation.comparison.scores import Scores, baseline, cost_summary, score_cases
 from common.files import write_atomic, write_json
@@ -79,11 +79,9 @@ def compare(
         )
         for bundle in found
     ]
-    # As others would write it: the paths of this machine say nothing to them.
-    words = {"data": "TEST_SET", "split": split, "max_cases": max_cases}
-    words |= {"weights": weights and "WEIGHTS", "settings": settings and "SETTINGS"}
+    words = {"split": split, "max_cases": max_cases, "weights": weights, "settings": settings}
     words |= {key: value for key, value, usual in (("draws", draws, 1000), ("seed", seed, 0)) if value != usual}
-    command = " ".join(["anomaly-zoo compare", *(f"--{key} {value}" for key, value in words.items() if value)])
+    command = command_of("compare", words)
     with Processes() as processes:
         for number, job in enumerate(jobs if not score_only else (), 1):
             run_cases(job, cases, data, processes, f"{job.bundle.name} ({number}/{len(jobs)})")
@@ -130,7 +128,7 @@ def _report(
             try:
                 scores, entry, more = _score(job, cases, data)
             except Exception as error:  # as in run_cases
-                reasons = job.failures() or [f"{type(error).__name__}: {error}".removeprefix("InputError: ")]
+                reasons = job.failures() or [told(error)]
                 failures.append({"bundle": job.bundle.name, "error": "; ".join(dict.fromkeys(reasons))})
                 continue
         scored[job.bundle.name] = scores
@@ -158,8 +156,8 @@ def _report(
     rows = [{"bundle": name, **row} for name, scores in scored.items() for row in scores.rows]
     write_atomic(output / "cases.csv", _csv(rows).encode())
     if not scored:
-        told = "; ".join(f"{failure['bundle']}: {failure['error']}" for failure in failures)
-        raise InputError(output, f"no bundle has all {len(cases)} cases ({told})", "see the messages above")
+        why = "; ".join(f"{failure['bundle']}: {failure['error']}" for failure in failures)
+        raise InputError(output, f"no bundle has all {len(cases)} cases ({why})", "see the messages above")
     write_comparison(output / "report.html", results, scored, intensity, {job.bundle.name: job for job in jobs})
     return results
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -12,7 +13,10 @@ from common.evaluation.comparison.run import Job
 from common.evaluation.comparison.scores import DETECTION_IOU, PANOPTIC_IOU, SIZES_MM
 from common.evaluation.restoration import MARGIN_MM
 
-__all__ = ["RULES", "bundle_protocol"]
+__all__ = ["OTHER_WEIGHTS", "RULES", "bundle_protocol", "command_of"]
+
+OTHER_WEIGHTS = "that of the weights that were given"
+"""The training set, where the bundle's own weights were not used."""
 
 RULES: dict[str, str] = {
     "region": "pixels inside the brain or body mask, on the grid of the network",
@@ -40,6 +44,19 @@ RULES: dict[str, str] = {
 }
 
 
+def command_of(verb: str, words: Mapping[str, Any]) -> str:
+    """A command as others would write it, with names for the paths of this machine, which say nothing to them.
+
+    Args:
+        verb: e.g. ``compare``.
+        words: its options; those that are None are left out, and ``weights`` and ``settings`` get a name.
+    """
+    named = {
+        key: key.upper() if key in ("weights", "settings") else word for key, word in words.items() if word is not None
+    }
+    return " ".join(["anomaly-zoo", verb, "--data TEST_SET", *(f"--{key} {word}" for key, word in named.items())])
+
+
 def bundle_protocol(
     run: BundleRun, job: Job, record: CaseRecord, threshold: Threshold | float | None
 ) -> dict[str, Any]:
@@ -56,7 +73,7 @@ def bundle_protocol(
     metadata = run.parser.get("_meta_", {})
     inputs = metadata.get("network_data_format", {}).get("inputs", {}).get("image", {})
     if "weights" in job.overrides:
-        stated["training_set"] = "that of the weights that were given"
+        stated["training_set"] = OTHER_WEIGHTS
     return {
         **stated,
         "name": metadata.get("name", run.bundle.name),

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from common.anomaly import Threshold
 from common.data import Case
-from common.errors import InputError
+from common.errors import told
 from common.evaluation.bundle import BundleRun, the_process_as_before
 from common.evaluation.comparison.case import CaseRecord
 from common.evaluation.comparison.collect import CaseCollector, Meter
@@ -124,7 +124,7 @@ def run_cases(job: Job, cases: Sequence[Case], data: Mapping[str, str], processe
                     collector.attach(evaluator)
                     evaluator.run()
         except Exception as error:  # any bundle may fail in any way, and the others must not
-            text = str(_told(error))
+            text = told(error)
             write_json(job.failure(processes.rank), {"error": text, "traceback": traceback.format_exc()})
             tqdm.write(f"{title}: failed: {text}")
 
@@ -134,11 +134,3 @@ def threshold_of(run: BundleRun) -> tuple[float | None, Threshold | float | None
     given = run.get("threshold")
     origin = Threshold.load(given) if isinstance(given, str | Path) else given
     return run.get("clean").threshold, origin
-
-
-def _told(error: BaseException) -> str:
-    """What a user should read of an error: the ``InputError`` behind it, if there is one."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, InputError):
-        cause = cause.__cause__ or cause.__context__
-    return str(cause) if cause is not None else f"{type(error).__name__}: {error}".splitlines()[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,14 +17,26 @@ from tqdm import tqdm
 from common.data import load_cases
 from common.diffusion import case_seed
 from common.errors import InputError
-from common.evaluation.bundle import BundleRun, find_bundle, overrides_of, read_settings, the_process_as_before
-from common.evaluation.comparison.bootstrap import draw_subjects, interval, metrics_of, paired, subjects_of
+from common.evaluation.bundle import (
+    BundleRun,
+    find_bundle,
+    names_file,
+    overrides_of,
+    read_settings,
+    the_process_as_before,
+)
+from common.evaluation.card_tables import middle
+from common.evaluation.comparison.bootstrap import draw_subjects, interval, paired, pixel_ap_of, subjects_of
+from common.evaluation.comparison.case import fingerprint
+from common.evaluation.comparison.collect import hardware
+from common.evaluation.comparison.protocol import OTHER_WEIGHTS, command_of
 from common.evaluation.comparison.scores import Scores
 from common.evaluation.pool import PooledScores
 from common.evaluation.robustness.attack import Attack, describe, equal_noise, path_of
 from common.evaluation.robustness.page import write_card
 from common.evaluation.robustness.perturbations import PERTURBATIONS, Perturb
 from common.files import write_json
+from common.networks import select_device
 from common.version import __version__
 
 __all__ = ["EPSILONS", "robustness"]
@@ -31,6 +45,8 @@ EPSILONS = (0.005, 0.01, 0.02)
 """Largest changes of a pixel by an attack, as shares of the range."""
 
 Case = dict[Hashable, Any]
+Chosen = Callable[[Sequence[float]], Sequence[float]]
+"""Of the strengths of a kind, those to measure."""
 
 
 def robustness(
@@ -44,10 +60,13 @@ def robustness(
     weights: str | None = None,
     max_cases: int | None = 40,
     attack_cases: int = 20,
+    strengths: str = "all",
     draws: int = 1000,
     device: str | None = None,
 ) -> dict[str, Any]:
     """Measure a bundle on perturbed and attacked cases; write ``robustness.json``, ``.md`` and ``.html``.
+
+    A card that is there already, of the same cases, settings, weights and choices, is not made again.
 
     Args:
         bundle: name or path.
@@ -56,9 +75,10 @@ def robustness(
         bundles_dir: the folder of the bundles.
         split: of the data set.
         settings: JSON of overrides (``read_settings``).
-        weights: a file, in place of the bundle's own; then there is no threshold, unless the settings name one.
+        weights: in place of the bundle's own, a file or a folder (``overrides_of``).
         max_cases: use the first cases only; they are all held in memory.
         attack_cases: cases to attack, the first ones; 0 for none.
+        strengths: ``all``, or ``middle`` for the middle strength of each kind and of the attack alone.
         draws: of the bootstrap over subjects.
         device: to run on.
 
@@ -68,18 +88,44 @@ def robustness(
     Raises:
         InputError: unusable data or settings, or no lesion in the cases.
     """
+    if strengths not in ("all", "middle"):
+        raise InputError(f"strengths '{strengths}'", "are not known", "choose 'all' or 'middle'")
     folder = find_bundle(bundles_dir, bundle)
-    overrides = overrides_of(folder, read_settings(settings))
-    if weights is not None:
-        overrides = {"threshold": None, **overrides, "weights": str(Path(weights).resolve())}
+    overrides = overrides_of(folder, read_settings(settings), weights)
     listed = load_cases(dataset_dir, split, channels=None, truth="mask")[:max_cases]
     with the_process_as_before():
         run = BundleRun(folder, dataset_dir, split, overrides, device=device)
-        bench = _Bench(run, run.evaluator(listed))
-        card = _measure(bench, attack_cases, draws, lambda: _one_step(folder, dataset_dir, split, overrides, device))
-        protocol = {**run.get("protocol", {}), "weights_sha256": run.weights_sha256, "version": __version__}
-    card = {"bundle": folder.name, "data": Path(dataset_dir).resolve().name, "split": split, **card}
-    card["protocol"] = {**protocol, "draws": draws, "unit": "subject", "max_cases": max_cases}
+        choices = [max_cases, attack_cases, strengths, draws, run.get("clean").threshold]
+        identity = _identity([run.key, *map(fingerprint, listed), *choices])
+        done = _stored(Path(output_dir) / "robustness.json")
+        if done.get("identity") == identity:
+            return done
+        bench = _Bench(run, run.evaluator(listed), draws)
+        chosen: Chosen = middle if strengths == "middle" else tuple
+        card = _measure(bench, chosen, attack_cases, lambda: _one_step(folder, dataset_dir, split, overrides, device))
+        stated = {key: value for key, value in run.get("protocol", {}).items() if key != "threshold_from"}
+        where = hardware(select_device(run.get("device", "auto")), bench.inferer)
+    words = {"split": split, "max_cases": max_cases, "attack_cases": attack_cases, "strengths": strengths}
+    protocol = {
+        **stated,
+        "weights_sha256": run.weights_sha256,
+        "overrides": {key: value for key, value in overrides.items() if not names_file(key)},
+        "draws": draws,
+        "unit": "subject",
+        **words,
+        "hardware": where,
+        "version": __version__,
+    }
+    if "weights" in overrides:
+        protocol["training_set"] = OTHER_WEIGHTS
+    card = {
+        "bundle": folder.name,
+        "data": Path(dataset_dir).resolve().name,
+        "command": command_of("robustness", {"bundle": folder.name, **words, "weights": weights, "settings": settings}),
+        **card,
+        "protocol": protocol,
+        "identity": identity,
+    }
     write_json(Path(output_dir) / "robustness.json", card)
     write_card(Path(output_dir), card)
     return card
@@ -88,8 +134,8 @@ def robustness(
 class _Bench:
     """Preprocessed cases, and the bundle's evaluator to run on changed copies of them."""
 
-    def __init__(self, run: BundleRun, evaluator: Any) -> None:
-        self.evaluator, self.dataset = evaluator, run.get("dataset")
+    def __init__(self, run: BundleRun, evaluator: Any, draws: int) -> None:
+        self.evaluator, self.dataset, self.draws = evaluator, run.get("dataset"), draws
         self.threshold, self.seed = run.get("clean").threshold, int(run.get("seed", 0))
         self.inferer, self.network = run.get("inferer"), run.get("network")
         self.cases: list[Case] = [
@@ -120,38 +166,38 @@ class _Bench:
             self.bar.update()
 
 
-def _measure(bench: _Bench, attack_cases: int, draws: int, short: Callable[[], Any]) -> dict[str, Any]:
-    clean = bench.score("as they are", bench.cases)
-    drawn = draw_subjects(len(subjects_of(clean)), draws)
+def _measure(bench: _Bench, chosen: Chosen, attack_cases: int, short: Callable[[], Any]) -> dict[str, Any]:
+    clean = _Reference(bench.score("as they are", bench.cases), bench.draws)
     table = []
     for perturbation in PERTURBATIONS:
-        for strength in perturbation.strengths:
+        for strength in chosen(perturbation.strengths):
             change = Perturb(perturbation, strength)
             scores = bench.score(f"{perturbation.name} {strength:g}", bench.cases, change)
             about = {"kind": perturbation.name, "strength": strength, "unit": perturbation.unit}
-            table.append({**about, "meaning": perturbation.meaning, **_change(scores, clean, drawn)})
+            table.append({**about, "meaning": perturbation.meaning, **clean.change(scores)})
     card: dict[str, Any] = {
         "cases": len(bench.cases),
-        "subjects": len(subjects_of(clean)),
-        "clean": _numbers(clean, drawn),
+        "subjects": len(subjects_of(clean.scores)),
+        "clean": clean.numbers(),
         "perturbations": table,
         "attack": None,
     }
-    chosen = bench.cases[:attack_cases]
-    if any(bool(case["mask"].any()) for case in chosen):
-        card["attack"] = _attack(bench, chosen, draws, short)
+    attacked = bench.cases[:attack_cases]
+    if any(bool(case["mask"].any()) for case in attacked):
+        card["attack"] = _attack(bench, attacked, chosen(EPSILONS), short)
     return card
 
 
-def _attack(bench: _Bench, cases: Sequence[Case], draws: int, short: Callable[[], Any]) -> dict[str, Any]:
+def _attack(
+    bench: _Bench, cases: Sequence[Case], epsilons: Sequence[float], short: Callable[[], Any]
+) -> dict[str, Any]:
     inferer, path = path_of(bench.inferer, short())
     for parameter in getattr(bench.network, "parameters", list)():
         parameter.requires_grad_(False)
     attack = Attack(inferer, bench.network, bench.seed)
-    clean = bench.score("attack: as they are", cases)
-    drawn = draw_subjects(len(subjects_of(clean)), draws)
+    clean = _Reference(bench.score("attack: as they are", cases), bench.draws)
     rows = []
-    for epsilon in EPSILONS:
+    for epsilon in epsilons:
         changed: list[Case] = []
         noisy: list[Case] = []
         for case in tqdm(cases, desc=f"Attacking, ε {epsilon:g}", leave=False):
@@ -162,24 +208,40 @@ def _attack(bench: _Bench, cases: Sequence[Case], draws: int, short: Callable[[]
             noisy.append({**case, "image": image.clone().copy_(beside)})
         norms = [float((after["image"] - case["image"]).norm()) for after, case in zip(changed, cases, strict=True)]
         row: dict[str, Any] = {"epsilon": epsilon, "l2_mean": float(np.mean(norms))}
-        row["attack"] = _change(bench.score(f"attack, ε {epsilon:g}", changed), clean, drawn)
-        row["noise"] = _change(bench.score(f"noise as large, ε {epsilon:g}", noisy), clean, drawn)
+        row["attack"] = clean.change(bench.score(f"attack, ε {epsilon:g}", changed))
+        row["noise"] = clean.change(bench.score(f"noise as large, ε {epsilon:g}", noisy))
         rows.append(row)
-    return {"method": describe(attack, path), "cases": len(cases), "clean": _numbers(clean, drawn), "rows": rows}
+    return {"method": describe(attack, path), "cases": len(cases), "clean": clean.numbers(), "rows": rows}
 
 
-def _numbers(scores: Scores, drawn: np.ndarray) -> dict[str, Any]:
+class _Reference:
+    """What changes are changes of: the scores as they are, and their pixel AP on the draws of all others."""
+
+    def __init__(self, scores: Scores, draws: int) -> None:
+        self.scores = scores
+        self.drawn = draw_subjects(len(subjects_of(scores)), draws)
+        self.before = pixel_ap_of(scores, self.drawn)
+
+    def numbers(self) -> dict[str, Any]:
+        """Its own."""
+        return {**_numbers(self.scores), "interval": interval(self.before)}
+
+    def change(self, scores: Scores) -> dict[str, Any]:
+        """Numbers, and what the pixel AP has changed by."""
+        after, numbers = pixel_ap_of(scores, self.drawn), _numbers(scores)
+        difference = numbers["pixel_ap"] - self.scores.pool.scores.average_precision()
+        return {
+            **numbers,
+            "interval": interval(after),
+            "change": difference,
+            "change_interval": paired(after, self.before)["interval"],
+        }
+
+
+def _numbers(scores: Scores) -> dict[str, Any]:
     summary = scores.pool.summary()
     keys = ("pixel_ap", "oracle_dice", "dice", "healthy_fpr", "prevalence", "intensity_ap")
-    numbers: dict[str, Any] = {key: summary[key] for key in keys}
-    return {**numbers, "interval": interval(metrics_of(scores, drawn)["pixel_ap"])}
-
-
-def _change(scores: Scores, clean: Scores, drawn: np.ndarray) -> dict[str, Any]:
-    """Numbers, and what the pixel AP has changed by."""
-    after, before = (metrics_of(each, drawn)["pixel_ap"] for each in (scores, clean))
-    difference = scores.pool.scores.average_precision() - clean.pool.scores.average_precision()
-    return {**_numbers(scores, drawn), "change": difference, "change_interval": paired(after, before)["interval"]}
+    return {key: summary[key] for key in keys}
 
 
 def _one_step(
@@ -192,6 +254,18 @@ def _one_step(
         return run.get("inferer") if "num_inference_steps" in run.parser.get("settings", {}) else None
     except (InputError, RuntimeError):
         return None
+
+
+def _identity(parts: Sequence[Any]) -> str:
+    return hashlib.sha256(json.dumps([__version__, *parts], default=str).encode()).hexdigest()[:16]
+
+
+def _stored(file: Path) -> dict[str, Any]:
+    """The card that is there; nothing without one that can be read."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
 
 
 def _plain(value: Tensor) -> Tensor:
