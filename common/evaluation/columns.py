@@ -57,6 +57,9 @@ RESTORATION = (
     Column("SSIM outside lesions", "ssim_outside_lesion"),
     Column("change outside lesions", "mae_outside_lesion", 4),
     Column("change inside lesions", "lesion_change", 4),
+    Column("RQI, SSIM", "rqi_ssim"),
+    Column("AHI, pixels", "ahi_pixel"),
+    Column("CACI, SSIM", "caci_ssim"),
 )
 COST = (
     Column("evaluations a slice", "network_evaluations_per_slice", 1),

@@ -47,8 +47,8 @@ def restoration_quality(
         spacing: in mm.
 
     Returns:
-        ``ssim`` and ``mae`` over the region without lesions and what is closer than 5 mm to one; ``lesion_change``,
-        the mean absolute change inside lesions. NaN where there is nothing to average.
+        ``ssim`` and ``mae`` over the region without lesions and what is closer than 5 mm to one; ``lesion_ssim`` and
+        ``lesion_change``, the mean absolute change, inside lesions. NaN where there is nothing to average.
     """
     change = np.abs(image - healthy).mean(axis=0)
     away, inside = region.copy(), truth & region
@@ -58,6 +58,7 @@ def restoration_quality(
     return {
         "ssim": _mean(similarity, away),
         "mae": _mean(change, away),
+        "lesion_ssim": _mean(similarity, inside),
         "lesion_change": _mean(change, inside),
     }
 

@@ -18,6 +18,7 @@ from common.evaluation.comparison.case import CaseRecord, Cost, fingerprint
 from common.evaluation.comparison.leaks import check_data, check_scores, check_threshold
 from common.evaluation.comparison.scores import Scores, baseline, cost_summary, score_cases
 from common.evaluation.histogram import ScoreHistogram
+from common.evaluation.indices import N_INTENSITIES, ahi_pixel, intensity_counts
 
 SHAPE = (24, 20, 1)
 COST = Cost(1, 4, 0.5, 2e9, 300.0, False, "CPU")
@@ -145,6 +146,24 @@ def test_intervals_hold_the_value_and_shrink_with_subjects() -> None:
         widths.append(high - low)
     assert widths[1] < 0.75 * widths[0]
     assert all(math.isnan(each) for each in interval(np.array([np.nan])))
+
+
+def test_indices_are_means_over_the_cases(records: list[CaseRecord], scores: Scores) -> None:
+    found = {name: float(values[0]) for name, values in metrics_of(scores).items()}
+    assert found["rqi_ssim"] == pytest.approx(np.mean([max(0, row["ssim"]) for row in scores.rows]))
+    ill = [row for row in scores.rows if row["lesion_voxels"]]
+    pairs = [(max(0, row["ssim"]), 1 - max(0, row["lesion_ssim"])) for row in ill]
+    assert found["caci_ssim"] == pytest.approx(np.mean([2 * kept * new / (kept + new) for kept, new in pairs]))
+    counts = np.zeros((3, N_INTENSITIES))
+    for each in records:
+        images = (each.image[:, each.region], each.pseudo_healthy[:, each.region])
+        for place, image in ((0, images[0]), (1, images[1])) if each.truth.any() else ((2, images[0]),):
+            counts[place] += intensity_counts(image)
+    assert found["ahi_pixel"] == pytest.approx(float(ahi_pixel(*counts)))
+    # Whoever changes nothing keeps everything, and moves nothing.
+    same = score_cases("same", [dataclasses.replace(each, pseudo_healthy=each.image) for each in records])
+    found = {name: float(values[0]) for name, values in metrics_of(same).items()}
+    assert (found["rqi_ssim"], found["ahi_pixel"], found["caci_ssim"]) == pytest.approx((1, 0, 0), abs=1e-5)
 
 
 def test_a_paired_difference_is_on_the_same_draws(records: list[CaseRecord], scores: Scores) -> None:

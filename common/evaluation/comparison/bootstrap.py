@@ -10,6 +10,7 @@ import numpy as np
 from common.errors import InputError
 from common.evaluation import counts
 from common.evaluation.comparison.scores import Scores
+from common.evaluation.indices import N_INTENSITIES, ahi_pixel, caci_ssim, rqi_ssim
 from common.evaluation.pool import image_counts
 
 __all__ = ["draw_subjects", "interval", "metrics_of", "paired", "pixel_ap_of", "subjects_of"]
@@ -142,6 +143,7 @@ def _ratios(scores: Scores, of_case: np.ndarray, weights: np.ndarray) -> dict[st
         for name, where in (("healthy", healthy), ("outside_lesion", lesion)):
             found |= {f"{metric}_{name}": mean(metric, where) for metric in ("ssim", "mae")}
         found["lesion_change"] = mean("lesion_change", lesion)
+        found |= _indices(scores, of_case, weights, healthy)
     if scores.has_mask:
         hits, marked, size = (drawn(column(f"{name}_voxels")) for name in ("detected_lesion", "detected", "lesion"))
         found["dice"] = _divide(2 * hits, np.where(size > 0, marked + size, 0))
@@ -156,6 +158,23 @@ def _ratios(scores: Scores, of_case: np.ndarray, weights: np.ndarray) -> dict[st
         found["panoptic_quality"] = _divide(iou, np.where(tp + fn > 0, tp + (fp + fn) / 2, 0))
         found["hd95_mm"] = mean("hd95_mm", lesion)
     return found
+
+
+def _indices(scores: Scores, of_case: np.ndarray, weights: np.ndarray, healthy: np.ndarray) -> dict[str, np.ndarray]:
+    """RQI, AHI and CACI in their variants without a network; the first and the last are means over cases."""
+    away, inside = (np.array([row[name] for row in scores.rows], dtype=float) for name in ("ssim", "lesion_ssim"))
+    found = {}
+    for name, values in (("rqi_ssim", rqi_ssim(away)), ("caci_ssim", caci_ssim(away, inside))):
+        sums = np.zeros((weights.shape[1], 2))
+        np.add.at(sums, of_case, np.stack([np.nan_to_num(values), ~np.isnan(values)], axis=1))
+        total, count = (weights @ sums).T
+        found[name] = _divide(total, count)
+    # Of each subject: input with lesion, what became of it, healthy input.
+    counts = np.zeros((weights.shape[1], 3, N_INTENSITIES))
+    for index, is_healthy, (before, after) in zip(of_case, healthy, scores.intensities, strict=True):
+        counts[index] += np.stack([0 * before, 0 * after, before] if is_healthy else [before, after, 0 * before])
+    drawn = np.tensordot(weights.astype(float), counts, axes=1)
+    return {**found, "ahi_pixel": ahi_pixel(drawn[:, 0], drawn[:, 1], drawn[:, 2])}
 
 
 def _divide(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

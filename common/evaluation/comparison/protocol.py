@@ -34,6 +34,10 @@ RULES: dict[str, str] = {
     "image_score": "top1: mean of the highest 1 % of the scores in the region; mean: of all",
     "restoration": "SSIM (Gaussian window of 11 pixels, σ 1.5) and mean absolute change in the region: of healthy "
     f"cases, and of the others farther than {MARGIN_MM:g} mm from a lesion",
+    "indices": "variants of RQI, AHI and CACI without a network, not comparable with published values. rqi_ssim: mean "
+    "over cases of the SSIM away from lesions; ahi_pixel: how much closer the intensities of cases with lesion have "
+    "come to those of healthy cases, 1 - W(restored, healthy) / W(input, healthy), at least 0; caci_ssim: mean over "
+    "cases of the harmonic mean of the SSIM away from lesions and 1 - SSIM inside them",
     "sizes": "diameter of the disc (one slice) or ball of equal size, in ranges from "
     f"{', '.join(f'{low:g}' for low, _ in SIZES_MM)} mm on; "
     f"found: at least {DETECTION_IOU:.0%} of the lesion at or above the threshold",

@@ -12,6 +12,7 @@ import numpy as np
 from common.anomaly import clean_mask
 from common.evaluation.comparison.case import CaseRecord, Cost
 from common.evaluation.histogram import N_BINS, ScoreHistogram
+from common.evaluation.indices import intensity_counts
 from common.evaluation.lesions import components, diameter, hausdorff95, match
 from common.evaluation.pool import PooledScores
 from common.evaluation.restoration import restoration_quality
@@ -36,6 +37,7 @@ class Scores:
         rows: one mapping a case: those of the pool and more, in the order of ``pool.rows``.
         sizes: lesions by size: per range of :data:`SIZES_MM`, counts of their scores, how many, how many were found,
             and the sum of the shares found.
+        intensities: of the cases, counts of input and pseudo-healthy image in the region (2, 256).
         costs: of the cases.
     """
 
@@ -43,6 +45,7 @@ class Scores:
     pool: PooledScores
     rows: list[dict[str, Any]] = field(default_factory=list)
     sizes: list[dict[str, Any]] = field(default_factory=list)
+    intensities: list[np.ndarray] = field(default_factory=list)
     costs: list[Cost] = field(default_factory=list)
 
     @property
@@ -100,6 +103,8 @@ def score_cases(
         if score is None:
             quality = (record.image, record.pseudo_healthy, record.truth, record.region, record.spacing)
             row |= restoration_quality(*quality)
+            images = (record.image, record.pseudo_healthy)
+            scores.intensities.append(np.stack([intensity_counts(each[:, record.region]) for each in images]))
         _add_sizes(scores, values, truth, record)
         scores.rows.append(row)
         scores.costs.append(record.cost)
