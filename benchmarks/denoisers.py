@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from benchmarks.measure import Row, Setup, compare, floor
 from common.diffusion import NoiseSchedule
-from common.networks import Denoiser, DenoisingUNet, autocast, has_bfloat16
+from common.networks import Denoiser, DenoisingUNet, autocast, channels_last, has_bfloat16
 
 __all__ = ["forward", "training_step"]
 
@@ -141,7 +141,9 @@ def training_step(setup: Setup) -> list[Row]:
 
 
 def _step(network: nn.Module, x: Tensor, t: Tensor, amp: bool, ours: bool) -> Callable[[], None]:
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=ours)
+    if ours:
+        channels_last(network)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
     target = torch.randn_like(x)
 
     def step() -> None:

@@ -11,7 +11,7 @@ from common.networks.class_conditioned import (
 from common.networks.classifier import ImageAutoencoder, NoisyClassifier
 from common.networks.conditioned import ConditionedUNet
 from common.networks.denoiser import Denoiser
-from common.networks.devices import autocast, for_inference, has_bfloat16, select_device, states_at_once
+from common.networks.devices import autocast, channels_last, for_inference, has_bfloat16, select_device, states_at_once
 from common.networks.encoder import ImageEncoder, MaskedAutoencoder
 from common.networks.unet import DenoisingUNet
 from common.networks.weights import check_weights, load_weights, save_weights, sha256
@@ -30,6 +30,7 @@ __all__ = [
     "MaskedAutoencoder",
     "NoisyClassifier",
     "autocast",
+    "channels_last",
     "check_weights",
     "for_inference",
     "has_bfloat16",

@@ -77,7 +77,8 @@ class Denoiser:
     def _output(self, x_t: Tensor, timesteps: Tensor, conditioning: dict[str, Any]) -> Tensor:
         """What the network says, in float32, in as many calls as it takes."""
         device, cases = x_t.device, x_t.shape[0]
-        size = self.max_batch or states_at_once(x_t)
+        calls = -(-cases // (self.max_batch or states_at_once(x_t)))
+        size = max(1, -(-cases // max(1, calls)))  # parts of equal size
         outputs = []
         with autocast(device, self.amp):
             for start in range(0, cases, size):
