@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ignite.engine import Engine, Events
 
 from common.anomaly import Threshold
 from common.errors import InputError
-from common.evaluation.healthy import refuse_lesions
+from common.evaluation.healthy import HealthyHandler
 from common.evaluation.histogram import ScoreHistogram
 from common.networks import sha256
 
@@ -48,7 +47,7 @@ def quantile_interval(histograms: Mapping[str, ScoreHistogram], quantile: float,
     return [float(low), float(high)]
 
 
-class ThresholdCalibration:
+class ThresholdCalibration(HealthyHandler):
     """Ignite handler: pool the cleaned maps of healthy cases and write the threshold that a quantile stays below.
 
     Args:
@@ -70,28 +69,19 @@ class ThresholdCalibration:
     ) -> None:
         if not 0 < quantile < 1:
             raise InputError(f"quantile {quantile}", "is not between 0 and 1", "use e.g. 0.99 for 1 % false positives")
-        self.path, self.quantile, self.calibrated_on = Path(path), quantile, calibrated_on
-        self.settings, self.weights = dict(settings), weights
+        super().__init__(path, calibrated_on, settings, weights)
+        self.quantile = quantile
         self.histograms: dict[str, ScoreHistogram] = {}
-        self.cases = 0
         self.threshold: Threshold | None = None
 
-    def attach(self, engine: Engine) -> None:
-        """Collect over a run and write at its end."""
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._update)
-        engine.add_event_handler(Events.COMPLETED, self._finish)
+    def add(self, case: Mapping[str, Any], result: Mapping[str, Any]) -> None:
+        """Take the scores inside the brain mask."""
+        scores = result["anomaly_map"].as_tensor()
+        histogram = self.histograms.setdefault(str(case.get("subject", case["case"])), ScoreHistogram())
+        histogram.update(scores, scores.new_zeros(scores.shape), case["brain_mask"].as_tensor())
 
-    def _update(self, engine: Engine) -> None:
-        batch: Any = engine.state.batch
-        output: Any = engine.state.output
-        for case, result in zip(batch, output, strict=True):
-            refuse_lesions(case)
-            scores = result["anomaly_map"].as_tensor()
-            histogram = self.histograms.setdefault(str(case.get("subject", case["case"])), ScoreHistogram())
-            histogram.update(scores, scores.new_zeros(scores.shape), case["brain_mask"].as_tensor())
-            self.cases += 1
-
-    def _finish(self) -> None:
+    def finish(self) -> None:
+        """Write the threshold."""
         pooled = sum(self.histograms.values(), ScoreHistogram())
         value = pooled.quantile(self.quantile)
         if not value > 0:

@@ -3,51 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from ignite.engine import Engine, Events
-
 from common.anomaly import HealthyStatistics, StatisticsBuilder
-from common.evaluation.healthy import refuse_lesions
+from common.evaluation.healthy import HealthyHandler
 from common.networks import sha256
 
 __all__ = ["HealthyStatisticsWriter"]
 
 
-class HealthyStatisticsWriter:
+class HealthyStatisticsWriter(HealthyHandler):
     """Ignite handler: pool image minus pseudo-healthy image of healthy cases by brightness, and write the figures.
 
     Args:
-        path: ``statistics.json`` to write.
-        calibrated_on: the healthy data, in words.
-        settings: of the inferer, under which the statistics hold.
-        weights: of the network; their hash is recorded.
+        *args: of ``HealthyHandler``; the file is ``statistics.json``.
+        **kwargs: of ``HealthyHandler``.
 
     Raises:
         InputError: at run time, a case with a lesion, or too few pixels.
     """
 
-    def __init__(self, path: str | Path, calibrated_on: str, settings: Mapping[str, Any], weights: str | Path) -> None:
-        self.path, self.calibrated_on = Path(path), calibrated_on
-        self.settings, self.weights = dict(settings), weights
-        self.builder, self.cases = StatisticsBuilder(), 0
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.builder = StatisticsBuilder()
 
-    def attach(self, engine: Engine) -> None:
-        """Collect over a run and write at its end."""
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._update)
-        engine.add_event_handler(Events.COMPLETED, self._finish)
+    def add(self, case: Mapping[str, Any], result: Mapping[str, Any]) -> None:
+        """Take the residual inside the brain mask."""
+        image, mask = case["image"].as_tensor().cpu(), case["brain_mask"].as_tensor().cpu()
+        self.builder.update(image, result["pseudo_healthy"].as_tensor().cpu(), mask)
 
-    def _update(self, engine: Engine) -> None:
-        batch: Any = engine.state.batch
-        output: Any = engine.state.output
-        for case, result in zip(batch, output, strict=True):
-            refuse_lesions(case)
-            image, mask = case["image"].as_tensor().cpu(), case["brain_mask"].as_tensor().cpu()
-            self.builder.update(image, result["pseudo_healthy"].as_tensor().cpu(), mask)
-            self.cases += 1
-
-    def _finish(self) -> None:
+    def finish(self) -> None:
+        """Write bias and spread."""
         bias, spread = self.builder.figures()
         made = HealthyStatistics(bias, spread, self.calibrated_on, self.cases, self.settings, sha256(self.weights))
         made.save(self.path)
