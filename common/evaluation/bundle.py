@@ -24,6 +24,7 @@ __all__ = [
     "find_bundle",
     "find_bundles",
     "names_file",
+    "one_set_each",
     "overrides_of",
     "read_settings",
     "the_process_as_before",
@@ -69,6 +70,16 @@ def find_bundles(folder: Path, names: str | Sequence[str] = "all") -> list[Path]
     if not found or len({path.name for path in found}) < len(found):
         raise InputError(f"bundles {names}", "name none, or one twice", "write --bundles all, or --bundles a,b")
     return found
+
+
+def one_set_each(weights: str | None, bundles: Sequence[Path]) -> None:
+    """Stop where one file of weights is given for several bundles.
+
+    Raises:
+        InputError: it is.
+    """
+    if weights is not None and len(bundles) > 1 and Path(weights).is_file():
+        raise InputError(weights, f"is one file for {len(bundles)} bundles", "give a folder with BUNDLE/model.pt")
 
 
 def read_settings(path: str | Path | None) -> dict[str, dict[str, Any]]:

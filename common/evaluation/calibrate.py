@@ -9,7 +9,14 @@ from typing import Any
 from common.anomaly import HealthyStatistics
 from common.data import Case, load_cases
 from common.errors import InputError, told
-from common.evaluation.bundle import BundleRun, find_bundles, overrides_of, read_settings, the_process_as_before
+from common.evaluation.bundle import (
+    BundleRun,
+    find_bundles,
+    one_set_each,
+    overrides_of,
+    read_settings,
+    the_process_as_before,
+)
 from common.networks import sha256
 
 __all__ = ["calibrate"]
@@ -54,6 +61,7 @@ def calibrate(
     if not 0 < fpr < 1:
         raise InputError(f"--fpr {fpr}", "is not between 0 and 1", "use e.g. 0.01 for 1 % false positives")
     found = find_bundles(bundles_dir, bundles)
+    one_set_each(weights, found)
     given = read_settings(settings)
     overrides = {bundle: overrides_of(bundle, given, weights) for bundle in found}
     if weights is not None:
@@ -62,8 +70,10 @@ def calibrate(
             raise InputError(weights, f"holds no weights of {', '.join(lacking)}", "give one with BUNDLE/model.pt")
         overrides = {bundle: changes for bundle, changes in overrides.items() if bundle.name not in lacking}
     single = len(overrides) == 1
-    if not single and (output is not None or Path(weights or ".").is_file()):
-        raise InputError("calibrate", "one file for several bundles", "give a folder of weights, and no --out")
+    if output is not None and not single:
+        raise InputError(
+            f"--out {output}", f"is one file for {len(overrides)} bundles", "calibrate one, or leave it away"
+        )
     cases = _healthy(dataset_dir, split)
     said = {"calibrated_on": calibrated_on or Path(dataset_dir).resolve().name}
     failures: dict[str, str] = {}

@@ -11,7 +11,7 @@ import pytest
 
 from common.anomaly import Threshold
 from common.errors import InputError
-from common.evaluation.bundle import find_bundles, overrides_of, read_settings
+from common.evaluation.bundle import find_bundles, one_set_each, overrides_of, read_settings
 from common.evaluation.calibration import quantile_interval, subject_hash
 from common.evaluation.comparison.bootstrap import draw_subjects, interval, metrics_of, paired, pixel_ap_of, subjects_of
 from common.evaluation.comparison.case import CaseRecord, Cost, fingerprint
@@ -312,6 +312,11 @@ def test_bundles_are_found_by_name_and_unknown_ones_are_refused(tmp_path: Path) 
     assert found == {"threshold": None, "weights": str((tmp_path / "weights" / "beta" / "model.pt").resolve())}
     with pytest.raises(InputError, match="is no folder"):
         overrides_of(tmp_path / "beta", {}, tmp_path / "nowhere")
+    model = tmp_path / "weights" / "beta" / "model.pt"
+    assert overrides_of(tmp_path / "alpha", {}, model) == {"threshold": None, "weights": str(model.resolve())}
+    one_set_each(str(model), find_bundles(tmp_path, "beta"))
+    with pytest.raises(InputError, match="one file for 2 bundles"):
+        one_set_each(str(model), find_bundles(tmp_path))
 
 
 def test_settings_are_read_with_their_paths(tmp_path: Path) -> None:

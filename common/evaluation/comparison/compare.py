@@ -15,7 +15,7 @@ import numpy as np
 
 from common.data import Case, discover, load_cases
 from common.errors import InputError, told
-from common.evaluation.bundle import find_bundles, overrides_of, read_settings, the_process_as_before
+from common.evaluation.bundle import find_bundles, one_set_each, overrides_of, read_settings, the_process_as_before
 from common.evaluation.comparison.bootstrap import draw_subjects, interval, metrics_of, paired, subjects_of
 from common.evaluation.comparison.case import CaseRecord, fingerprint
 from common.evaluation.comparison.leaks import Finding, check_data, check_scores, check_threshold
@@ -68,6 +68,7 @@ def compare(
         InputError: unusable data, settings or bundles, before anything runs; no bundle that has all cases.
     """
     found = find_bundles(bundles_dir, bundles)
+    one_set_each(weights, found)
     overrides = read_settings(settings)
     _check_names(overrides, found, settings)
     cases = load_cases(dataset_dir, split, channels=None, truth="mask")[:max_cases]

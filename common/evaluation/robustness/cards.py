@@ -9,7 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from common.errors import told
-from common.evaluation.bundle import find_bundles
+from common.evaluation.bundle import find_bundles, one_set_each
 from common.evaluation.card_tables import summary_table
 from common.evaluation.robustness.card import robustness
 from common.files import write_atomic
@@ -33,10 +33,11 @@ def robustness_of(
         the cards, and why others failed, by the name of the bundle.
 
     Raises:
-        InputError: a bundle that is not there.
+        InputError: a bundle that is not there, or one file of weights for several.
     """
     output, cards, failures = Path(output_dir), {}, {}
     found = find_bundles(bundles_dir, bundles)
+    one_set_each(options.get("weights"), found)
     for number, bundle in enumerate(found, 1):
         tqdm.write(f"{bundle.name} ({number}/{len(found)})")
         try:
