@@ -41,6 +41,7 @@ def load_cases(
     channels: int | None = 1,
     truth: Literal["mask", "label"] | None = None,
     check: bool = True,
+    twins: bool = True,
 ) -> list[Case]:
     """Find the cases of a data set and check every file of them, before anything is computed.
 
@@ -52,9 +53,10 @@ def load_cases(
         channels: that each image must have.
         truth: what each case must bring: ``mask`` (or the label 0, which means an empty one), or ``label`` (0 is
             healthy; or a mask, which says as much); ``None`` for methods that learn from healthy images alone. With a
-            truth a case may bring a ``twin``, an image of the same slice without the lesion.
+            truth a case may bring a ``twin``, an image of the same slice without the lesion, which is no case then.
         check: without it nothing but names is looked at: for trees of thousands of studies, in which some are bad and
             each is checked when its turn comes (``CaseDataset``).
+        twins: keep them; without, each image is a case of its own, as tests want it.
 
     Raises:
         InputError: nothing found, too few cases to split, the table of everything that is wrong, cases without the
@@ -66,13 +68,13 @@ def load_cases(
     if split is not None:
         named = any("split" in case for case in cases)
         cases = discover(dataset_dir, split, strict=check) if named else _held_out(cases, split)
-    if truth is None:  # a twin teaches what a lesion is; nothing else reads it
+    if truth is None or not twins:  # a twin teaches what a lesion is; nothing else reads it
         cases = [{key: value for key, value in case.items() if key != "twin"} for case in cases]
     if check:
         verify(cases, channels=channels)
     if truth is not None:
         _check_truth(cases, truth)
-        cases = _with_twins(cases)
+        cases = _with_twins(cases) if twins else cases
     return cases
 
 

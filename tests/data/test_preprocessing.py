@@ -338,7 +338,9 @@ def test_twins_come_with_their_cases_and_not_beside_them(tmp_path):
     cases = load_cases(tmp_path, truth="label")
     names = [(Path(case["image"]).stem, Path(case["twin"]).stem) for case in cases]
     assert names == [("a", "b"), ("c", "c")]
-    assert all("twin" not in case for case in load_cases(tmp_path))
+    alone = load_cases(tmp_path, truth="label", twins=False)
+    assert [Path(case["image"]).stem for case in alone] == ["a", "b", "c"]
+    assert all("twin" not in case for case in [*alone, *load_cases(tmp_path)])
     listed.write_text(json.dumps([*entries, {"image": "d.png", "label": 1}]))
     with pytest.raises(InputError, match="no twin"):
         load_cases(tmp_path, truth="label")

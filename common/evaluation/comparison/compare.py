@@ -71,7 +71,7 @@ def compare(
     one_set_each(weights, found)
     overrides = read_settings(settings)
     _check_names(overrides, found, settings)
-    cases = load_cases(dataset_dir, split, channels=None, truth="mask")[:max_cases]
+    cases = load_cases(dataset_dir, split, channels=None, truth="mask", twins=False)[:max_cases]
     data = {case["case"]: fingerprint(case) for case in cases}
     output = Path(output_dir)
     jobs = [

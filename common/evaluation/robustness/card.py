@@ -92,7 +92,7 @@ def robustness(
         raise InputError(f"strengths '{strengths}'", "are not known", "choose 'all' or 'middle'")
     folder = find_bundle(bundles_dir, bundle)
     overrides = overrides_of(folder, read_settings(settings), weights)
-    listed = load_cases(dataset_dir, split, channels=None, truth="mask")[:max_cases]
+    listed = load_cases(dataset_dir, split, channels=None, truth="mask", twins=False)[:max_cases]
     with the_process_as_before():
         run = BundleRun(folder, dataset_dir, split, overrides, device=device)
         choices = [max_cases, attack_cases, strengths, draws, run.get("clean").threshold]
