@@ -1,4 +1,4 @@
-"""``python -m benchmarks [--quick] [--only SECTION …] [--rounds N] [--clock cpu] [--device D] [--out FILE.json]``."""
+"""All measurements, or some of them: ``python -m benchmarks --help``."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def table(rows: Sequence[Row]) -> str:
     for row in rows:
         spread = "" if math.isnan(row.low) else f" ({row.low:.2f} to {row.high:.2f})"
         ratio = f"{row.ratio:.2f}" if not math.isnan(row.ratio) else ""
-        value = f"{row.value:.3g}" if row.value < 100 else f"{row.value:.0f}"
+        value = f"{row.value:.4g}" if row.value < 100 else f"{row.value:.0f}"
         cells = (row.section, row.case, row.name, f"{value} {row.unit}", (ratio + spread).strip(), row.remark)
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -46,13 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Speed, side by side.")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: does everything still run?")
     parser.add_argument("--only", nargs="*", choices=SECTIONS, default=list(SECTIONS), help="sections to measure")
+    parser.add_argument("--bundles", nargs="*", default=[], help="bundles to measure; by default all")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each candidate")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: on a machine that others use")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", default="", help="file to write")
     given = parser.parse_args(arguments)
     rounds = 2 if given.quick else given.rounds
-    setup = Setup(select_device(given.device), rounds, given.quick, given.clock)
+    setup = Setup(select_device(given.device), rounds, given.quick, given.clock, tuple(given.bundles))
     machine = {
         "device": torch.cuda.get_device_name(setup.device) if setup.device.type == "cuda" else platform.machine(),
         "threads": torch.get_num_threads(),

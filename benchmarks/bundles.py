@@ -13,7 +13,7 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 from torch import nn
 
-from benchmarks.measure import Row, Setup, peak_memory, reset_peak_memory
+from benchmarks.measure import Row, Setup, Watch, peak_memory, reset_peak_memory
 from benchmarks.synthetic import brain, write_volume
 
 __all__ = ["BUNDLES", "slices", "volumes"]
@@ -24,36 +24,15 @@ BUNDLES = sorted(
 _VOLUME_BUNDLES = ("cddpm", "dae")
 
 
-class _Watch:
-    """Seconds that a network's forward pass takes, by hooks, which copies of the network keep."""
-
-    def __init__(self, network: nn.Module, setup: Setup) -> None:
-        self.seconds, self._setup, self._start = 0.0, setup, 0.0
-        self._hooks = [network.register_forward_pre_hook(self._begin), network.register_forward_hook(self._end)]
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Watch:
-        return self
-
-    def _begin(self, *_: Any) -> None:
-        self._start = self._setup.now()
-
-    def _end(self, *_: Any) -> None:
-        self.seconds += self._setup.now() - self._start
-
-    def remove(self) -> None:
-        for hook in self._hooks:
-            hook.remove()
-
-
 def slices(setup: Setup) -> list[Row]:
     """Every bundle, with its weights and its own settings, on one batch of synthetic slices."""
     rows: list[Row] = []
-    for bundle in [_named("dae")] if setup.quick else BUNDLES:
+    for bundle in [_named("dae")] if setup.quick else [each for each in BUNDLES if setup.wants(each.name)]:
         for amp in (False, True):
             inferer, network = _load(bundle, setup.device, amp)
             count = 2 if setup.quick else inferer.batch_size
             image = torch.from_numpy(brain((80, 96, count))).permute(2, 0, 1)[:, None].to(setup.device)
-            watch = _Watch(network, setup)
+            watch = Watch(network, setup)
             reset_peak_memory(setup)
             before = inferer.evaluations
             seconds, inside = _time(partial(inferer, image, network), watch, setup)
@@ -68,7 +47,7 @@ def slices(setup: Setup) -> list[Row]:
     return rows
 
 
-def _time(run: Callable[[], Any], watch: _Watch, setup: Setup) -> tuple[float, float]:
+def _time(run: Callable[[], Any], watch: Watch, setup: Setup) -> tuple[float, float]:
     """Median seconds of two runs after a first one that does not count, and the share inside the network."""
     seconds, shares = [], []
     run()
@@ -93,7 +72,7 @@ def volumes(setup: Setup) -> list[Row]:
     shape = (24, 24, 3) if setup.quick else (96, 96, 155)
     with tempfile.TemporaryDirectory() as folder:
         scan = write_volume(Path(folder) / "scan.nii.gz", shape)
-        for name in _VOLUME_BUNDLES[1:] if setup.quick else _VOLUME_BUNDLES:
+        for name in _VOLUME_BUNDLES[1:] if setup.quick else filter(setup.wants, _VOLUME_BUNDLES):
             bundle = _named(name)
             for amp in (True,) if setup.quick else (False, True):
                 reset_peak_memory(setup)

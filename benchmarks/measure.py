@@ -13,9 +13,10 @@ from statistics import median, quantiles
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-__all__ = ["Row", "Setup", "compare", "floor", "interleaved", "peak_memory", "reset_peak_memory"]
+__all__ = ["Row", "Setup", "Watch", "compare", "floor", "interleaved", "peak_memory", "reset_peak_memory"]
 
 _MATRIX_PEAK = 790e12  # bf16 operations a second, measured on an H200
 
@@ -29,12 +30,18 @@ class Setup:
         rounds: times that each candidate has its turn.
         quick: tiny sizes, to see that everything works; the figures mean nothing.
         clock: ``wall``, or ``cpu``: seconds of this process's threads, on a machine that others use too.
+        bundles: names of those to measure; none stands for all.
     """
 
     device: torch.device
     rounds: int = 5
     quick: bool = False
     clock: str = "wall"
+    bundles: tuple[str, ...] = ()
+
+    def wants(self, bundle: str) -> bool:
+        """Whether this bundle is to be measured."""
+        return not self.bundles or bundle in self.bundles
 
     def now(self) -> float:
         """Seconds; everything that the device was given is done."""
@@ -56,6 +63,28 @@ class Row:
     low: float = math.nan
     high: float = math.nan
     remark: str = ""
+
+
+class Watch:
+    """Seconds that a network's forward pass takes, by hooks, which copies of the network keep."""
+
+    def __init__(self, network: nn.Module, setup: Setup) -> None:
+        self.seconds, self._setup, self._start = 0.0, setup, 0.0
+        self._hooks = [network.register_forward_pre_hook(self._begin), network.register_forward_hook(self._end)]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Watch:
+        return self
+
+    def _begin(self, *_: Any) -> None:
+        self._start = self._setup.now()
+
+    def _end(self, *_: Any) -> None:
+        self.seconds += self._setup.now() - self._start
+
+    def remove(self) -> None:
+        """Watch no longer."""
+        for hook in self._hooks:
+            hook.remove()
 
 
 def interleaved(functions: Mapping[str, Callable[[], Any]], setup: Setup) -> dict[str, list[float]]:

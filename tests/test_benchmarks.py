@@ -40,4 +40,4 @@ def test_metrics_agree(rows):
 
 def test_a_ratio_that_was_not_measured_is_left_blank():
     line = table([Row("inference", "volume", "dae", 12.34, "s")]).splitlines()[-1]
-    assert line == "| inference | volume | dae | 12.3 s |  |  |"
+    assert line == "| inference | volume | dae | 12.34 s |  |  |"

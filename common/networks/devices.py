@@ -6,6 +6,7 @@ import copy
 import math
 import os
 from collections.abc import Callable
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,8 @@ __all__ = ["autocast", "channels_last", "for_inference", "has_bfloat16", "select
 # every layer: 64 slices of 80 × 96 pixels took 1.3 times as long, each, as 16. A GPU wants to be filled.
 _VOXELS_AT_ONCE = {"cpu": 150_000, "cuda": 4_000_000}
 _SMALL_MAP = 1024  # pixels
+# By network: which weights were rounded, and the copy. To make it takes as long as to evaluate it on two slices.
+_ROUNDED: WeakKeyDictionary[nn.Module, tuple[tuple[tuple[int, int], ...], nn.Module]] = WeakKeyDictionary()
 
 
 def select_device(device: str | torch.device = "auto") -> torch.device:
@@ -67,14 +70,23 @@ def channels_last(network: nn.Module) -> None:
 def for_inference(network: Callable[..., Tensor], amp: bool) -> Callable[..., Tensor]:
     """The network in the form in which it runs fastest, to be called under ``autocast`` if ``amp``.
 
-    Weights are laid out with channels last, in place. For ``amp`` they are rounded to bfloat16 once, in a copy, and not
-    in every call. What is no module comes back as it is.
+    Weights are laid out with channels last, in place. For ``amp`` they are rounded to bfloat16 in a copy, once, and not
+    in every call; anew when they have changed. What is no module comes back as it is.
     """
     if not isinstance(network, nn.Module):
         return network
     channels_last(network)
     if not amp or not all(has_bfloat16(device) for device in {parameter.device for parameter in network.parameters()}):
         return network
+    weights = tuple((each.data_ptr(), each._version) for each in network.parameters())
+    known, rounded = _ROUNDED.get(network, ((), network))
+    if known != weights:
+        rounded = _rounded(network)
+        _ROUNDED[network] = weights, rounded
+    return rounded
+
+
+def _rounded(network: nn.Module) -> nn.Module:
     rounded = copy.deepcopy(network).to(torch.bfloat16)
     for parent in list(rounded.modules()):
         for name, child in list(parent.named_children()):

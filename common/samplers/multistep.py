@@ -80,15 +80,16 @@ class MultistepSolver:
 
     def __call__(self, x: Tensor, prediction: Prediction, t: int, t_next: int) -> Tensor:
         """The state at ``t_next``, from the state at ``t`` and the prediction there."""
-        estimate = prediction
-        if self._before is not None and t_next != CLEAN:
-            t_before, x0_before = self._before
-            growth = (self._lambda(t_next) - self._lambda(t)) / (self._lambda(t) - self._lambda(t_before))
-            weight = min(growth, _LARGEST_GROWTH) / 2
-            x0 = prediction.x0 + weight * (prediction.x0 - x0_before)
-            estimate = Prediction.from_x0(x0, x, self.schedule, t)
-        self._before = None if t == CLEAN else (t, prediction.x0)
-        return ddim_step(estimate, self.schedule, t, t_next)
+        before, self._before = self._before, None if t == CLEAN else (t, prediction.x0)
+        if before is None or t_next == CLEAN:
+            return ddim_step(prediction, self.schedule, t, t_next)
+        growth = (self._lambda(t_next) - self._lambda(t)) / (self._lambda(t) - self._lambda(before[0]))
+        weight = min(growth, _LARGEST_GROWTH) / 2
+        alpha_bar, alpha_bar_next = self.schedule.alpha_bar(t), self.schedule.alpha_bar(t_next)
+        keep = math.sqrt((1 - alpha_bar_next) / (1 - alpha_bar))
+        gain = math.sqrt(alpha_bar_next) - keep * math.sqrt(alpha_bar)
+        # DDIM's step, keep · x + gain · D, with D as above, in as few passes over the image as it takes.
+        return (keep * x).add_(prediction.x0, alpha=gain * (1 + weight)).sub_(before[1], alpha=gain * weight)
 
     def _lambda(self, t: int) -> float:
         alpha_bar = self.schedule.alpha_bar(t)

@@ -204,6 +204,19 @@ def test_amp_rounds_a_copy_of_the_weights(dims):
     assert {each.dtype for each in network.parameters()} == {torch.float32}
 
 
+def test_weights_are_rounded_anew_when_they_change():
+    network, x = shake(unet()), torch.randn(2, 1, 8, 8)
+    first = for_inference(network, True)
+    assert for_inference(network, True) is first
+    before = Denoiser(network, NoiseSchedule(), amp=True)(x, 300).eps
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(2)
+    after = Denoiser(network, NoiseSchedule(), amp=True)(x, 300).eps
+    right = Denoiser(network, NoiseSchedule())(x, 300).eps
+    assert (after - right).norm() < 0.05 * right.norm() < (before - right).norm()
+
+
 def test_memory_is_bounded_and_results_are_the_same():
     sizes = []
 
