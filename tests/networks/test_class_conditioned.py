@@ -5,13 +5,17 @@ from typing import Any
 import pytest
 import torch
 
+from common.diffusion import NoiseSchedule
 from common.errors import InputError
 from common.networks import (
     ClassConditionedUNet,
     ClassTokenUNet,
+    ConditionedUNet,
+    Denoiser,
     DenoisingUNet,
     ImageAutoencoder,
     ImageConcatenatedUNet,
+    ImageEncoder,
     NoisyClassifier,
     load_weights,
     save_weights,
@@ -50,6 +54,23 @@ def test_the_class_is_heard_and_has_a_default(network_class, dims):
     default = 0 if network_class is ClassConditionedUNet else network.null_class
     assert torch.equal(network(x, TIMES), network(x, TIMES, class_labels=torch.full((2,), default)))
     assert [each.shape[1] for each in network.features(x, TIMES)] == [16, 32]
+
+
+@pytest.mark.parametrize(
+    "network_class", [ClassConditionedUNet, ClassTokenUNet, ConditionedUNet, ImageConcatenatedUNet]
+)
+def test_all_of_them_run_in_bfloat16(network_class):
+    channels = 2 if network_class is ImageConcatenatedUNet else 1
+    encoder = {"encoder": ImageEncoder(2, 1, channels=(16, 16))} if network_class is ConditionedUNet else {}
+    said: dict[str, Any] = {
+        ClassConditionedUNet: {"class_labels": torch.tensor([0, 1])},
+        ClassTokenUNet: {"class_labels": torch.tensor([0, 1])},
+        ConditionedUNet: {"condition": torch.randn(2, 16)},
+        ImageConcatenatedUNet: {"image": states(2)},
+    }[network_class]
+    network = awake(network_class(2, channels, 1, **SMALL, **encoder))
+    full, half = (Denoiser(network, NoiseSchedule(), amp=amp)(states(2), 300, **said).eps for amp in (False, True))
+    assert (half - full).norm() < 0.05 * full.norm()
 
 
 @pytest.mark.parametrize("network_class", [ClassConditionedUNet, ClassTokenUNet])
