@@ -11,6 +11,7 @@ from monai.networks.layers import Conv, Pool
 from torch import Tensor, nn
 
 from common.errors import InputError
+from common.networks.devices import channels_last
 
 __all__ = ["DenoisingAutoencoder"]
 
@@ -74,6 +75,7 @@ class DenoisingAutoencoder(nn.Module):
         self.enlarge = nn.ModuleList(transposed(deep, wide, 2, stride=2) for deep, wide in steps)
         self.up = nn.ModuleList(_Block(spatial_dims, 2 * wide, wide) for _, wide in steps)
         self.out = Conv[Conv.CONV, spatial_dims](channels[0], in_channels, 1)
+        channels_last(self)
 
     def forward(self, x: Tensor, timesteps: Tensor | None = None) -> Tensor:
         """The image in ``x`` (B, C, …), of the same shape; ``timesteps`` have no effect.

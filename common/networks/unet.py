@@ -11,6 +11,7 @@ from monai.networks.utils import pixelshuffle, pixelunshuffle
 from torch import Tensor
 
 from common.errors import InputError
+from common.networks.devices import channels_last
 
 __all__ = ["DenoisingUNet"]
 
@@ -64,6 +65,7 @@ class DenoisingUNet(DiffusionModelUNet):
         )
         self.spatial_dims, self.image_channels, self.patch_size = spatial_dims, in_channels, patch_size
         self.size_divisor = patch_size * 2 ** (len(channels) - 1)
+        channels_last(self)  # before anything else, DDP say, looks at the weights
 
     def forward(  # type: ignore[override]
         self, x: Tensor, timesteps: Tensor | None = None, context: Tensor | None = None, **kwargs: Any

@@ -13,7 +13,6 @@ from monai.handlers import LrScheduleHandler, StatsHandler, TensorBoardStatsHand
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from common.networks import channels_last
 from common.training.batch import DenoisingBatch
 from common.training.handlers import (
     Checkpoints,
@@ -71,8 +70,6 @@ class TrainingRun:
         seed: int = 0,
         rank: int = 0,
     ) -> None:
-        for each in (network, ema.ema_model):
-            channels_last(each)
         loss = from_engine(["loss"], first=True)
         progress = Progress(ema.ema_model, optimizer, validator, patience)
         objects = {"network": network, "ema": ema.ema_model, "optimizer": optimizer, "lr_scheduler": lr_scheduler}
