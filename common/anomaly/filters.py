@@ -94,7 +94,7 @@ def tv_denoise(x: Tensor, weight: float, iterations: int = 60) -> Tensor:
     for _ in range(iterations):
         ascent = _gradient(x - weight * _adjoint(momentum, axes), axes) / (4 * len(axes) * weight)
         step = momentum + ascent
-        projected = step / step.square().sum(dim=0, keepdim=True).sqrt().clamp(min=1)
+        projected = step / step.square().sum(dim=0, keepdim=True).clamp(min=1).sqrt()  # in this order, for gradients
         following = (1 + math.sqrt(1 + 4 * inertia**2)) / 2
         momentum = projected + (inertia - 1) / following * (projected - flow)
         flow, inertia = projected, following

@@ -158,3 +158,15 @@ def test_total_variation_keeps_a_lesion_and_takes_the_noise():
     assert precise > 0.99 > 0.95 > noisy
     assert found[lesion].mean() > 10 * found[~lesion].mean()
     assert tv_residual(image, healthy, "dark")[0, 0][lesion].max() < 0.05
+
+
+def test_total_variation_lets_gradients_through_where_nothing_is_to_be_done():
+    flat = torch.zeros(1, 1, 8, 8, requires_grad=True)
+    tv_denoise(flat, 0.15).square().sum().backward()
+    assert flat.grad is not None
+    assert torch.isfinite(flat.grad).all()
+    noisy = rand((1, 1, 8, 8)).requires_grad_()
+    tv_denoise(noisy, 0.05).square().sum().backward()
+    assert noisy.grad is not None
+    assert torch.isfinite(noisy.grad).all()
+    assert noisy.grad.abs().max() > 0

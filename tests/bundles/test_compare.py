@@ -61,7 +61,7 @@ def test_comparison(pictures: Path, settings: Path, overrides: Any, tmp_path: Pa
         assert len(protocol["weights_sha256"]["weights"]) == 64
         assert protocol["spacing_mm"] == pytest.approx([2, 2, 1])
         assert entry["cost"]["gflop_per_slice"] > 0
-        assert entry["cost"]["network_evaluations_per_slice"] == {"dae": 1, "ddpm": 3}[entry["bundle"]]
+        assert entry["cost"]["network_evaluations_per_slice"] == {"dae": 1, "ddpm": 2 * 3}[entry["bundle"]]
     names = [row["name"] for row in csv.DictReader((output / "results.csv").open())]
     assert names[2].startswith("intensity")
     assert names[3] == "chance"
@@ -88,12 +88,12 @@ def test_what_is_there_is_not_computed_again(
     assert again["bundles"][0]["metrics"] == pytest.approx(first["bundles"][0]["metrics"], nan_ok=True)
 
     content = json.loads(settings.read_text())
-    settings.write_text(json.dumps({**content, "dae": {**content["dae"], "median": 1}}))
+    settings.write_text(json.dumps({**content, "dae": {**content["dae"], "median": 5}}))
     with pytest.raises(InputError, match=r"4 of 4 cases are missing"):
         run(pictures, output, settings, bundles="dae", score_only=True)
     changed = run(pictures, output, settings, bundles="dae")
     assert changed["bundles"][0]["metrics"]["pixel_ap"] != first["bundles"][0]["metrics"]["pixel_ap"]
-    settings.write_text(json.dumps({**content, "dae": {**content["dae"], "median": 1, "threshold": 0.2}}))
+    settings.write_text(json.dumps({**content, "dae": {**content["dae"], "median": 5, "threshold": 0.2}}))
     monkeypatch.setattr("common.evaluation.comparison.collect.Meter.__call__", None)
     other = run(pictures, output, settings, bundles="dae")  # a threshold needs no new maps
     assert other["bundles"][0]["metrics"]["threshold"] == 0.2
