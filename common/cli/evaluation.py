@@ -130,10 +130,10 @@ class EvaluationCommands:
         bundles: str = "all",
         bundles_dir: str | None = None,
     ) -> None:
-        """Write a comparison, or robustness cards, into ``docs/results.json`` of the bundles; then ``table --update``.
+        """Write a comparison, cards or curves into ``docs/results.json`` of the bundles; then ``table --update``.
 
         Args:
-            folder: of the comparison, or of the cards.
+            folder: of the comparison, of the cards, or of the curves.
             id: of the experiment, for a comparison; what was recorded under it before is replaced.
             name: of its rows in the tables; by default as before.
             data: the cases in words; by default how many they are.
@@ -141,12 +141,12 @@ class EvaluationCommands:
             bundles: names separated by commas, or all that were compared.
             bundles_dir: the folder that holds the bundles, as of ``list``.
         """
-        from common.evaluation.record import record, record_cards
+        from common.evaluation.record import record, record_measured
 
         words = {"data": None if data is None else str(data), "command": None if command is None else str(command)}
         options: dict[str, Any] = {"bundles_dir": bundle_folder(bundles_dir), "bundles": bundles, **words}
         if not Path(str(folder), "results.json").is_file():
-            files = record_cards(str(folder), **options)
+            files = record_measured(str(folder), **options)
         elif id is None:
             raise InputError(folder, "is a comparison", "give it an --id, by which tables find it")
         else:
@@ -211,6 +211,58 @@ class EvaluationCommands:
         cards, failures = robustness_of(bundle, str(data), folder, **options)
         if cards:
             print((folder / "summary.md").read_text(encoding="utf-8"))
+        if failures:
+            raise SystemExit(1)
+
+    def curve(
+        self,
+        bundle: str,
+        data: str,
+        out: str = "curve",
+        split: str | None = None,
+        settings: str | None = None,
+        weights: str | None = None,
+        points: str | None = None,
+        max_cases: int = 40,
+        cases_at_once: int = 16,
+        device: str | None = None,
+        bundles_dir: str | None = None,
+    ) -> None:
+        """Measure pixel AP and time against network evaluations: the paper's steps, fewer, and the default.
+
+        What is there already is not measured again. Exit code 1 if a bundle failed; the others go on.
+
+        Args:
+            bundle: name or folder; several with commas between them, or all.
+            data: cases with masks; whoever has the label 0 needs none.
+            out: folder, with curve.json and curve.md of each bundle in a folder of its name, and summary.md.
+            split: of the data set.
+            settings: a JSON file of overrides, as of ``compare``, for all points.
+            weights: in place of the bundles' own: a file, or a folder of sets as of ``compare``.
+            points: a JSON file of the settings to measure, ``{"thor": {"20 steps": {"num_inference_steps": 20}}}``;
+                the first is the reference.
+            max_cases: use the first cases only.
+            cases_at_once: cases in one batch, where all have one shape.
+            device: to run on.
+            bundles_dir: the folder that holds the bundles, as of ``list``.
+        """
+        from common.evaluation.curve import curves
+
+        made, failures = curves(
+            bundle,
+            str(data),
+            str(out),
+            bundles_dir=bundle_folder(bundles_dir),
+            split=None if split is None else str(split),
+            settings=settings,
+            weights=weights,
+            points=points,
+            max_cases=int(max_cases),
+            cases_at_once=int(cases_at_once),
+            device=device,
+        )
+        if made:
+            print((Path(str(out)) / "summary.md").read_text(encoding="utf-8"))
         if failures:
             raise SystemExit(1)
 

@@ -271,7 +271,8 @@ def _tumour(case: Case, inside: np.ndarray, generator: np.random.Generator) -> n
     """A blob within the tissue, mostly whole: the deeper its centre, the larger it may be."""
     radius = generator.uniform(*_TUMOUR_RADII)
     depth = ndimage.distance_transform_edt(ndimage.binary_closing(inside, iterations=2))
-    centres = np.argwhere(inside & (depth >= min(radius / 2, depth.max())))
+    deepest = depth[inside].max(initial=0)  # not of the closed tissue, whose deepest pixel may lie in a gap
+    centres = np.argwhere(inside & (depth >= min(radius / 2, deepest)))
     if not len(centres):
         raise InputError(case["image"], "shows no tissue to put a lesion into", "check image and brain mask")
     lesion = blob(inside.shape, generator.choice(centres), radius, generator) & inside

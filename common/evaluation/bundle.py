@@ -224,7 +224,7 @@ class BundleRun:
         """What an entry of the config has become; ``default`` where there is none."""
         return self.parser.get_parsed_content(name) if name in self.parser.get() else default
 
-    def evaluator(self, cases: Sequence[Mapping[str, Any]] | None = None, transform: Any = None) -> Any:
+    def evaluator(self, cases: Sequence[Mapping[Any, Any]] | None = None, transform: Any = None) -> Any:
         """The evaluator over these cases (by default all of the data set), which the bundle's own checks have passed.
 
         Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from common.errors import InputError
 from common.evaluation.bundle import find_bundle
 from common.files import write_json
 
-__all__ = ["entry_of", "record", "record_cards"]
+__all__ = ["entry_of", "record", "record_measured"]
 
 _COST = ("network_evaluations_per_slice", "seconds_per_slice", "gflop_per_slice", "peak_mib", "hardware")
 # A path that begins at the root: in the middle of words, or with a drive.
@@ -73,7 +73,7 @@ def record(
     return list(entries)
 
 
-def record_cards(
+def record_measured(
     folder: str | Path,
     *,
     bundles_dir: Path,
@@ -81,41 +81,60 @@ def record_cards(
     command: str | None = None,
     bundles: str | Sequence[str] = "all",
 ) -> list[Path]:
-    """Write robustness cards into the bundles as ``robustness``, in place of those that were there.
+    """Write robustness cards and curves into the bundles, as ``robustness`` and ``curve``, in place of older ones.
 
     Args:
-        folder: of one card, or of a card in each folder.
+        folder: of one of them, or of one in each folder.
         bundles_dir: the folder of the bundles.
         data: the cases in words; by default how many they are.
-        command: that repeats it; by default that of the card.
-        bundles: names separated by commas, or all that have a card.
+        command: that repeats it; by default that of the card or curve.
+        bundles: names separated by commas, or all that have one.
 
     Returns:
         the files that were written.
 
     Raises:
-        InputError: no card, or a path of this machine in the words; nothing is written then.
+        InputError: neither card nor curve, or a path of this machine in the words; nothing is written then.
     """
-    files = [*Path(folder).glob("robustness.json"), *sorted(Path(folder).glob("*/robustness.json"))]
-    if not files:
-        remedy = "make one with 'anomaly-zoo compare' or 'anomaly-zoo robustness'"
-        raise InputError(folder, "holds no comparison and no robustness card", remedy)
-    cards = {card["bundle"]: card for card in (_read(file, "perturbations", "make it anew") for file in files)}
     contents: dict[Path, dict[str, Any]] = {}
-    for bundle in _chosen(cards, bundles, ()):
-        card, file = cards[bundle], find_bundle(bundles_dir, bundle) / "docs" / "results.json"
-        protocol = _protocol(card["protocol"])
-        recorded = {
-            "command": command or card["command"],
-            "data": data or f"{card['cases']} cases of {card['subjects']} subjects",
-            **{key: card[key] for key in ("cases", "subjects", "clean", "perturbations", "attack")},
-            "protocol": {**protocol, "split": card["protocol"]["split"]},
-        }
-        refuse_paths(recorded, file)
-        contents[file] = {**_content(file), "robustness": recorded}
+    for kind, (key, entry_of_kind) in _MEASURED.items():
+        files = [*Path(folder).glob(f"{kind}.json"), *sorted(Path(folder).glob(f"*/{kind}.json"))]
+        found = {each["bundle"]: each for each in (_read(file, key, "make it anew") for file in files)}
+        for bundle in _chosen(found, bundles, ()) if found else ():
+            measured, file = found[bundle], find_bundle(bundles_dir, bundle) / "docs" / "results.json"
+            recorded = {
+                "command": command or measured["command"],
+                "data": data or f"{measured['cases']} cases of {measured['subjects']} subjects",
+                **entry_of_kind(measured),
+            }
+            refuse_paths(recorded, file)
+            contents[file] = {**contents.get(file, _content(file)), kind: recorded}
+    if not contents:
+        remedy = "make one with 'anomaly-zoo compare', 'robustness' or 'curve'"
+        raise InputError(folder, "holds no comparison, robustness card or curve", remedy)
     for file, content in contents.items():
         write_json(file, content)
     return list(contents)
+
+
+def _card(card: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {key: card[key] for key in ("cases", "subjects", "clean", "perturbations", "attack")}
+    return {**kept, "protocol": {**_protocol(card["protocol"]), "split": card["protocol"]["split"]}}
+
+
+def _curve(curve: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the draws, which only serve to compare."""
+    points = [{key: value for key, value in row.items() if key not in ("drawn", "identity")} for row in curve["points"]]
+    for row in points:
+        row["settings"] = {key: _nameless(value) for key, value in row["settings"].items()}
+    return {**{key: curve[key] for key in ("cases", "subjects", "reference", "fast")}, "points": points}
+
+
+# By the name of the file: an entry that tells what it is, and what is recorded of it.
+_MEASURED: dict[str, tuple[str, Callable[[Mapping[str, Any]], dict[str, Any]]]] = {
+    "robustness": ("perturbations", _card),
+    "curve": ("reference", _curve),
+}
 
 
 def entry_of(entry: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:

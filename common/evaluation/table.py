@@ -11,10 +11,13 @@ from typing import Any
 from common.errors import InputError
 from common.evaluation.card_tables import card_table, summary_table
 from common.evaluation.columns import COST, IMAGES, LESIONS, RANKING, Column, number
+from common.evaluation.curve_tables import curve_summary, curve_table
 from common.files import write_atomic
 
 __all__ = [
     "bundle_table",
+    "curve_overview",
+    "curve_section",
     "read_results",
     "results_table",
     "robustness_overview",
@@ -32,7 +35,7 @@ _COST = (
 )
 _COST_HEADS = [column.head for column in _COST]
 _BASELINE = {"pixel_ap": "intensity_ap", "oracle_dice": "intensity_oracle_dice"}
-_MARKED = re.compile(r"(<!-- (results|robustness): (\S+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
+_MARKED = re.compile(r"(<!-- (results|robustness|curve): (\S+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 
 Result = Mapping[str, Any]
 
@@ -124,12 +127,44 @@ def robustness_overview(bundles: Sequence[Path]) -> str:
     return f"{summary_table(cards)}\n" if cards else ""
 
 
+def curve_section(bundle: Path) -> str:
+    """What a bundle's recorded curve says: a sentence and a table; empty without one.
+
+    Args:
+        bundle: its folder.
+
+    Raises:
+        InputError: its file of results cannot be read.
+    """
+    curve = _file(bundle).get("curve")
+    if curve is None:
+        return ""
+    return (
+        f"**Quality against evaluations** ({curve['data']}; {curve['points'][0]['hardware']}): bold is the cheapest "
+        f"whose pixel AP is at most 0.01 below that of {curve['reference']}.\n\n{curve_table(curve)}\n"
+    )
+
+
+def curve_overview(bundles: Sequence[Path]) -> str:
+    """The recorded curves of all bundles in one table; empty without any.
+
+    Args:
+        bundles: their folders.
+
+    Raises:
+        InputError: a file of results cannot be read.
+    """
+    found = {bundle.name: curve for bundle in bundles if (curve := _file(bundle).get("curve"))}
+    return f"{curve_summary(found)}\n" if found else ""
+
+
 def update_tables(page: Path, bundles: Sequence[Path]) -> str:
     """A page with fresh tables between its marks; writes it if it changed.
 
     Args:
-        page: Markdown with ``<!-- results: NAME -->`` and ``<!-- /results -->``, or the same with ``robustness``. NAME
-            is an experiment (for ``robustness``: ``all``), or ``bundle`` for what belongs to the bundle of the page.
+        page: Markdown with ``<!-- results: NAME -->`` and ``<!-- /results -->``, or the same with ``robustness`` or
+            ``curve``. NAME is an experiment (for these two: ``all``), or ``bundle`` for what belongs to the bundle of
+            the page.
         bundles: folders of all bundles.
 
     Raises:
@@ -143,6 +178,8 @@ def update_tables(page: Path, bundles: Sequence[Path]) -> str:
         mark, kind, name, end = match.groups()
         if kind == "robustness":
             made = robustness_section(page.parents[1]) if name == "bundle" else robustness_overview(bundles)
+        elif kind == "curve":
+            made = curve_section(page.parents[1]) if name == "bundle" else curve_overview(bundles)
         else:
             made = (bundle_table(page.parents[1]) if name == "bundle" else results_table(bundles, name)) + "\n"
         return f"{mark}{made}{end}"

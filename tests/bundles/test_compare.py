@@ -14,6 +14,8 @@ import pytest
 from common import InputError
 from common.cli import main
 from common.data import load_cases
+from common.evaluation import curve as curve_module
+from common.evaluation.bundle import overrides_of
 from common.evaluation.calibration import subject_hash
 from common.evaluation.comparison.case import CaseRecord, fingerprint
 from common.evaluation.comparison.compare import compare
@@ -274,6 +276,45 @@ def test_cards_of_several_bundles(
     assert card["attack"] is None
     assert card["command"].startswith("anomaly-zoo robustness --data TEST_SET --bundle dae --split validation")
     assert card["command"].endswith("--settings SETTINGS")
+
+
+def test_curve(
+    pictures: Path, settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    points = tmp_path / "points.json"
+    ten = {"noise_level": 100, "num_inference_steps": 10, "num_restorations": 1}
+    two = {**ten, "num_inference_steps": 2}
+    points.write_text(json.dumps({"ddpm": {"ten": ten, "two": two}}))
+    words = ["curve", "ddpm", pictures, "--split", "validation", "--settings", settings, "--points", points]
+    words += ["--out", tmp_path, "--cases_at_once", 3]
+    main(list(map(str, words)))
+    assert (tmp_path / "summary.md").read_text() in capsys.readouterr().out
+    curve = json.loads((tmp_path / "ddpm" / "curve.json").read_text())
+    rows = {row["name"]: row for row in curve["points"]}
+    assert [row["network_evaluations_per_slice"] for row in curve["points"]] == [2, 10]
+    assert rows["two"]["settings"]["num_inference_steps"] == 2
+    assert rows["two"]["change"] == pytest.approx(rows["two"]["pixel_ap"] - rows["ten"]["pixel_ap"])
+    assert rows["ten"]["change_interval"] == [0, 0]
+    assert curve["fast"] == ("two" if rows["two"]["change"] >= -0.01 else "ten")
+    assert curve["cases"] == 4
+
+    # Cases in one batch give what each gives alone.
+    content = json.loads(settings.read_text())
+    content["ddpm"] |= two
+    settings.write_text(json.dumps(content))
+    alone = run(pictures, tmp_path / "alone", settings, bundles="ddpm")["bundles"][0]
+    assert rows["two"]["pixel_ap"] == pytest.approx(alone["metrics"]["pixel_ap"], abs=1e-4)
+
+    monkeypatch.setattr(curve_module, "_point", None)  # what is there is not measured again
+    main(list(map(str, words)))
+
+
+@pytest.mark.parametrize("bundle", zoo.BUNDLES, ids=lambda each: each.name)
+def test_default_points_are_settings_of_the_bundle(bundle: Path) -> None:
+    points = curve_module.default_points(bundle)
+    assert len({json.dumps(point, sort_keys=True) for point in points.values()}) == len(points)
+    for point in points.values():
+        overrides_of(bundle, {bundle.name: point})
 
 
 def test_healthy_cases_alone_and_stored_cases_are_small(healthy: Path, settings: Path, tmp_path: Path) -> None:

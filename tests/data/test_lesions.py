@@ -12,7 +12,7 @@ from scipy import ndimage
 from common.cli import main
 from common.data import discover
 from common.data.brain_mask import MNI_SHAPE
-from common.data.lesions import blob, plant, plant_dataset, tissue
+from common.data.lesions import _tumour, blob, plant, plant_dataset, tissue
 from common.errors import InputError
 from tests.data.files import nifti, picture
 
@@ -227,6 +227,14 @@ def test_plant_dataset_is_deterministic_and_follows_the_seed(tmp_path: Path) -> 
         assert Path(one["image"]).read_bytes() == Path(two["image"]).read_bytes()
         assert Path(one["mask"]).read_bytes() == Path(two["mask"]).read_bytes()
         assert one["label"] == 0 or Path(one["mask"]).read_bytes() != Path(three["mask"]).read_bytes()
+
+
+def test_a_tumour_finds_its_place_where_the_deepest_pixel_is_a_gap() -> None:
+    inside = disc((41, 41), 9) & ~disc((41, 41), 1)
+    for seed in range(20):
+        lesion = _tumour({"image": "gap.png", "case": "gap"}, inside, rng(seed))
+        assert lesion.any()
+        assert not (lesion & ~inside).any()
 
 
 def test_plant_dataset_refuses(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from common.errors import InputError
 from common.evaluation import bundle_table, results_table, update_tables
 from common.evaluation.card_tables import card_table, middle, summary_table
-from common.evaluation.record import record, record_cards
+from common.evaluation.record import record, record_measured
 from common.files import write_json
 
 METRICS = {"pixel_ap": 0.4184, "prevalence": 0.01, "intensity_ap": 0.02, "lesion_f1": 0.31, "hd95_mm": math.nan}
@@ -205,7 +205,7 @@ def test_cards_are_recorded_and_shown(bundles: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
         write_json(tmp_path / "cards" / name / "robustness.json", card(name, 0.4))
     before = content(bundles, "one")
-    record_cards(tmp_path / "cards", bundles_dir=bundles, data="nine cases")
+    record_measured(tmp_path / "cards", bundles_dir=bundles, data="nine cases")
     after = content(bundles, "one")
     recorded = after.pop("robustness")
     assert after == before
@@ -219,10 +219,42 @@ def test_cards_are_recorded_and_shown(bundles: Path, tmp_path: Path) -> None:
     assert card_table(card("two", 0.4)) in text
     # One card, of one bundle.
     write_json(tmp_path / "card" / "robustness.json", card("two", 0.3))
-    assert len(record_cards(tmp_path / "card", bundles_dir=bundles)) == 1
+    assert len(record_measured(tmp_path / "card", bundles_dir=bundles)) == 1
     assert content(bundles, "two")["robustness"]["data"] == "9 cases of 5 subjects"
-    with pytest.raises(InputError, match="no comparison and no robustness card"):
-        record_cards(tmp_path / "bundles", bundles_dir=bundles)
+    with pytest.raises(InputError, match="no comparison, robustness card or curve"):
+        record_measured(tmp_path / "bundles", bundles_dir=bundles)
+
+
+def curve(name: str) -> dict[str, Any]:
+    def row(name: str, evaluations: float, ap: float) -> dict[str, Any]:
+        numbers = {"pixel_ap": ap, "interval": [0.1, 0.6], "change": ap - 0.4, "change_interval": [-0.1, 0.1]}
+        cost = {"network_evaluations_per_slice": evaluations, "seconds_per_slice": 0.5, "hardware": "CPU"}
+        return {"name": name, "oracle_dice": 0.5, **numbers, **cost, "settings": {}, "drawn": [0.1], "identity": "x"}
+
+    points = [row("one step", 1, 0.2), row("fast", 20, 0.395), row("published", 300, 0.4)]
+    about = {"command": "anomaly-zoo curve --data TEST_SET", "cases": 9, "subjects": 5}
+    return {"bundle": name, **about, "reference": "published", "fast": "fast", "points": points}
+
+
+def test_curves_are_recorded_and_shown(bundles: Path, tmp_path: Path) -> None:
+    page, own = tmp_path / "README.md", bundles / "two" / "docs" / "README.md"
+    for file, name in ((page, "all"), (own, "bundle")):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(f"<!-- curve: {name} -->\n<!-- /curve -->\n")
+    folders = [bundles / "one", bundles / "two"]
+    assert update_tables(page, folders[:1]) == page.read_text() == "<!-- curve: all -->\n<!-- /curve -->\n"
+    write_json(tmp_path / "curves" / "two" / "curve.json", curve("two"))
+    record_measured(tmp_path / "curves", bundles_dir=bundles)
+    recorded = content(bundles, "two")["curve"]
+    assert recorded["data"] == "9 cases of 5 subjects"
+    assert "drawn" not in recorded["points"][0]
+    lines = update_tables(own, folders).splitlines()
+    assert "| one step | 1 | 0.50 | 0.200 [0.10, 0.60] | -0.200 [-0.10, +0.10] | 0.500 |" in lines
+    assert "| **fast** | 20 | 0.50 | 0.395 [0.10, 0.60] | -0.005 [-0.10, +0.10] | 0.500 |" in lines
+    assert "| published | 300 | 0.50 | 0.400 [0.10, 0.60] |  | 0.500 |" in lines
+    summary = update_tables(page, folders).splitlines()[3]
+    assert summary.startswith("| `two` | published | 300 |")
+    assert summary.endswith("| fast | 20 | 0.50 | 0.395 [0.10, 0.60] | 15 × |")
 
 
 def test_without_a_card_nothing_is_shown(bundles: Path, tmp_path: Path) -> None:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from ignite.engine import Engine, Events
-from torch import Tensor
 from tqdm import tqdm
 
 from common.data import load_cases
 from common.diffusion import case_seed
 from common.errors import InputError
+from common.evaluation.bench import Bench, PreparedCase
 from common.evaluation.bundle import (
     BundleRun,
     find_bundle,
@@ -31,7 +30,6 @@ from common.evaluation.comparison.case import fingerprint
 from common.evaluation.comparison.collect import hardware
 from common.evaluation.comparison.protocol import OTHER_WEIGHTS, command_of
 from common.evaluation.comparison.scores import Scores
-from common.evaluation.pool import PooledScores
 from common.evaluation.robustness.attack import Attack, describe, equal_noise, path_of
 from common.evaluation.robustness.page import write_card
 from common.evaluation.robustness.perturbations import PERTURBATIONS, Perturb
@@ -44,7 +42,6 @@ __all__ = ["EPSILONS", "robustness"]
 EPSILONS = (0.005, 0.01, 0.02)
 """Largest changes of a pixel by an attack, as shares of the range."""
 
-Case = dict[Hashable, Any]
 Chosen = Callable[[Sequence[float]], Sequence[float]]
 """Of the strengths of a kind, those to measure."""
 
@@ -100,9 +97,10 @@ def robustness(
         done = _stored(Path(output_dir) / "robustness.json")
         if done.get("identity") == identity:
             return done
-        bench = _Bench(run, run.evaluator(listed), draws)
+        bench = Bench(run, listed)
         chosen: Chosen = middle if strengths == "middle" else tuple
-        card = _measure(bench, chosen, attack_cases, lambda: _one_step(folder, dataset_dir, split, overrides, device))
+        short = partial(_one_step, folder, dataset_dir, split, overrides, device)
+        card = _measure(bench, draws, chosen, attack_cases, short)
         stated = {key: value for key, value in run.get("protocol", {}).items() if key != "threshold_from"}
         where = hardware(select_device(run.get("device", "auto")), bench.inferer)
     words = {"split": split, "max_cases": max_cases, "attack_cases": attack_cases, "strengths": strengths}
@@ -131,48 +129,13 @@ def robustness(
     return card
 
 
-class _Bench:
-    """Preprocessed cases, and the bundle's evaluator to run on changed copies of them."""
-
-    def __init__(self, run: BundleRun, evaluator: Any, draws: int) -> None:
-        self.evaluator, self.dataset, self.draws = evaluator, run.get("dataset"), draws
-        self.threshold, self.seed = run.get("clean").threshold, int(run.get("seed", 0))
-        self.inferer, self.network = run.get("inferer"), run.get("network")
-        self.cases: list[Case] = [
-            {**case, "region": case["brain_mask"]} for case in tqdm(self.dataset, desc="Preparing", leave=False)
-        ]
-        if not any(bool(case["mask"].any()) for case in self.cases):
-            raise InputError("robustness", "no case has a lesion", "give cases with masks")
-        self.scores = Scores("", PooledScores())
-        self.bar: Any = None
-        evaluator.add_event_handler(Events.ITERATION_COMPLETED, self._add)
-
-    def score(self, name: str, cases: Sequence[Case], change: Callable[[Case], Case] | None = None) -> Scores:
-        """The scores of the bundle on these cases, each changed first."""
-        self.scores = Scores(name, PooledScores(self.threshold, keep=True))
-        self.dataset.data, self.dataset.transform = list(cases), change or dict
-        self.evaluator.state.epoch_length = len(cases)  # the evaluator asked for it when it was made
-        with tqdm(total=len(cases), desc=name, leave=False) as self.bar:
-            self.evaluator.run()
-        return self.scores
-
-    def _add(self, engine: Engine) -> None:
-        batch: Any = engine.state.batch
-        output: Any = engine.state.output
-        for case, result in zip(batch, output, strict=True):
-            arrays = [_plain(each) for each in (result["anomaly_map"], case["mask"], case["region"], case["image"])]
-            row = self.scores.pool.add(str(case["case"]), *arrays)
-            self.scores.rows.append({**row, "subject": str(case.get("subject", case["case"]))})
-            self.bar.update()
-
-
-def _measure(bench: _Bench, chosen: Chosen, attack_cases: int, short: Callable[[], Any]) -> dict[str, Any]:
-    clean = _Reference(bench.score("as they are", bench.cases), bench.draws)
+def _measure(bench: Bench, draws: int, chosen: Chosen, attack_cases: int, short: Callable[[], Any]) -> dict[str, Any]:
+    clean = _Reference(bench.score("as they are"), draws)
     table = []
     for perturbation in PERTURBATIONS:
         for strength in chosen(perturbation.strengths):
             change = Perturb(perturbation, strength)
-            scores = bench.score(f"{perturbation.name} {strength:g}", bench.cases, change)
+            scores = bench.score(f"{perturbation.name} {strength:g}", change=change)
             about = {"kind": perturbation.name, "strength": strength, "unit": perturbation.unit}
             table.append({**about, "meaning": perturbation.meaning, **clean.change(scores)})
     card: dict[str, Any] = {
@@ -184,22 +147,22 @@ def _measure(bench: _Bench, chosen: Chosen, attack_cases: int, short: Callable[[
     }
     attacked = bench.cases[:attack_cases]
     if any(bool(case["mask"].any()) for case in attacked):
-        card["attack"] = _attack(bench, attacked, chosen(EPSILONS), short)
+        card["attack"] = _attack(bench, draws, attacked, chosen(EPSILONS), short)
     return card
 
 
 def _attack(
-    bench: _Bench, cases: Sequence[Case], epsilons: Sequence[float], short: Callable[[], Any]
+    bench: Bench, draws: int, cases: Sequence[PreparedCase], epsilons: Sequence[float], short: Callable[[], Any]
 ) -> dict[str, Any]:
     inferer, path = path_of(bench.inferer, short())
     for parameter in getattr(bench.network, "parameters", list)():
         parameter.requires_grad_(False)
     attack = Attack(inferer, bench.network, bench.seed)
-    clean = _Reference(bench.score("attack: as they are", cases), bench.draws)
+    clean = _Reference(bench.score("attack: as they are", cases), draws)
     rows = []
     for epsilon in epsilons:
-        changed: list[Case] = []
-        noisy: list[Case] = []
+        changed: list[PreparedCase] = []
+        noisy: list[PreparedCase] = []
         for case in tqdm(cases, desc=f"Attacking, ε {epsilon:g}", leave=False):
             image, region = case["image"], case["brain_mask"]
             found = attack(image, region, case["mask"], str(case["case"]), epsilon)
@@ -266,7 +229,3 @@ def _stored(file: Path) -> dict[str, Any]:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-
-
-def _plain(value: Tensor) -> Tensor:
-    return torch.as_tensor(value).as_subclass(Tensor).detach().cpu()
