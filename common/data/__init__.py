@@ -10,15 +10,18 @@ from common.data.dicom import check_sources, require_highdicom, write_parametric
 from common.data.discovery import Case, dataset_name, discover
 from common.data.integrity import Problem, check_cases, table, verify
 from common.data.preprocessing import Preprocessing, SliceTraining
+from common.data.scaling import SCALING_FILE, Scaling
 from common.diffusion import case_seed
 from common.errors import InputError
 
 __all__ = [
     "FAILURE",
+    "SCALING_FILE",
     "Case",
     "CaseDataset",
     "Preprocessing",
     "Problem",
+    "Scaling",
     "SliceTraining",
     "check_cases",
     "check_sources",

@@ -33,6 +33,7 @@ from monai.transforms import (
     Transform,
 )
 
+from common.data.scaling import Scaling
 from common.data.transforms import (
     AntiAliasd,
     BrainMaskd,
@@ -72,12 +73,18 @@ class Preprocessing(Compose):
         percentiles: inside the brain, that become 0 and ``top``; ``None`` or "none" trusts intensities that are
             comparable already: [0, 1], or 8 bits, which are divided by 255.
         top: intensity of the upper percentile.
+        weights: of the network; ``preprocessing.json`` beside them, if there is one, says what pixel size, percentiles
+            and top have to be.
+
+    Attributes:
+        scaling: in space and intensity, what the weights depend on.
 
     A case then has ``image`` (C, x, y, z), ``brain_mask`` (1, x, y, z) and, where there are any, ``mask``
     (1, x, y, z) and ``twin`` (C, x, y, z), all ``MetaTensor``; it keeps its ``label``, ``case`` and ``subject``.
 
     Raises:
-        InputError: unknown option, or an image that cannot be prepared (with its file).
+        InputError: unknown option, weights that were trained with another scaling, or an image that cannot be prepared
+            (with its file).
     """
 
     def __init__(
@@ -93,9 +100,13 @@ class Preprocessing(Compose):
         space: str = "auto",
         percentiles: Sequence[float] | Literal["none"] | None = (1.0, 99.0),
         top: float = 0.8,
+        weights: str | None = None,
     ) -> None:
         # "none", because MONAI's command line takes None for an argument that is not given.
         level, window = _pair("slice_range_mm", slice_range_mm), _pair("percentiles", percentiles)
+        self.scaling = Scaling(pixdim, window, top)
+        if weights is not None:
+            self.scaling.check(weights)
         size = [int(spatial_size[0]), int(spatial_size[1]), -1]
         options: dict[str, Any] = {"allow_missing_keys": True}
         steps: list[Any] = [
@@ -177,6 +188,9 @@ class SliceTraining(Compose):
         gamma: range of the exponent on intensities, applied to every other image.
         bias_field_prob: probability of a smooth multiplicative field, as of an MR coil.
         blur_prob: probability of a Gaussian blur, σ up to a pixel.
+
+    Attributes:
+        scaling: of ``preprocessing``.
     """
 
     def __init__(
@@ -230,6 +244,7 @@ class SliceTraining(Compose):
             steps.append(RandGaussianSmoothd(intensities, sigma, sigma, prob=blur_prob, **options))
         steps.append(EnsureTyped(both, dtype=torch.float32, track_meta=False, **options))
         super().__init__(steps)
+        self.scaling: Scaling | None = getattr(preprocessing, "scaling", None)
 
 
 class _SliceLabeld(Transform):

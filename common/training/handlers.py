@@ -18,6 +18,7 @@ from monai.handlers import from_engine
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
+from common.data import Scaling
 from common.diffusion import case_seed
 from common.errors import InputError
 from common.networks import save_weights
@@ -143,17 +144,30 @@ class WeightsSaver:
         path: file to write; its hash goes beside it.
         rank: only rank 0 writes.
         before: done first, on every rank; may put the best weights back.
+        scaling: of the images, written beside the weights, which it belongs to.
     """
 
-    def __init__(self, network: nn.Module, path: str, rank: int = 0, before: Callable[[], None] | None = None) -> None:
-        self.network, self.path, self.rank, self.before = network, path, rank, before
+    def __init__(
+        self,
+        network: nn.Module,
+        path: str,
+        rank: int = 0,
+        before: Callable[[], None] | None = None,
+        scaling: Scaling | None = None,
+    ) -> None:
+        self.network, self.path, self.rank, self.before, self.scaling = network, path, rank, before, scaling
 
     def attach(self, trainer: Engine) -> None:
         """Write at the end of the run."""
         if self.before is not None:
             trainer.add_event_handler(Events.COMPLETED, self.before)
         if self.rank == 0:
-            trainer.add_event_handler(Events.COMPLETED, lambda: save_weights(self.network, self.path))
+            trainer.add_event_handler(Events.COMPLETED, self._write)
+
+    def _write(self) -> None:
+        save_weights(self.network, self.path)
+        if self.scaling is not None:
+            self.scaling.save(Path(self.path).parent)
 
 
 class TensorBoardDenoising:

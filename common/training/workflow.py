@@ -13,6 +13,7 @@ from monai.handlers import LrScheduleHandler, StatsHandler, TensorBoardStatsHand
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from common.data import Scaling
 from common.training.batch import DenoisingBatch
 from common.training.handlers import (
     Checkpoints,
@@ -42,7 +43,7 @@ class TrainingRun:
         ema: its average, which is validated and shipped.
         optimizer: of the network.
         lr_scheduler: advanced after each iteration.
-        dataset: of the training, seeded at each epoch.
+        dataset: of the training, seeded at each epoch; the scaling of its images is written beside the weights.
         output_dir: TensorBoard's logs, ``checkpoints/``, ``model.pt`` and ``training_report.html`` go there.
         batch: makes the states that the report shows; without it there are none.
         validator: whose key metric is the loss on held-out scans; without it there is no patience.
@@ -74,6 +75,7 @@ class TrainingRun:
         progress = Progress(ema.ema_model, optimizer, validator, patience)
         objects = {"network": network, "ema": ema.ema_model, "optimizer": optimizer, "lr_scheduler": lr_scheduler}
         objects["progress"] = progress
+        scaling: Scaling | None = getattr(getattr(dataset, "transform", None), "scaling", None)
         logs = [
             TensorBoardStatsHandler(log_dir=output_dir, tag_name="train_loss", output_transform=loss),
             ProgressBar(persist=True),
@@ -87,7 +89,7 @@ class TrainingRun:
             ReproducibleEpochs(seed, dataset, rank),
             progress,
             Checkpoints(objects, f"{output_dir}/checkpoints", save_interval, resume),
-            WeightsSaver(ema.ema_model, f"{output_dir}/model.pt", rank, progress.restore_best),
+            WeightsSaver(ema.ema_model, f"{output_dir}/model.pt", rank, progress.restore_best, scaling),
             TrainingReport(progress, batch, f"{output_dir}/training_report.html", rank),
         ]
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from common import InputError
+from common.data import SCALING_FILE, Preprocessing
 from common.networks import check_weights
 from tests.bundles import zoo
 from tests.bundles.synthetic import SHAPE, brain, oblique
@@ -178,6 +179,26 @@ def test_weights_with_a_flipped_bit(overrides: Any, tmp_path: Path) -> None:
     check_weights(source)
     error = refused({**options, "weights": str(weights)}, tmp_path / "output")
     check(error, Refusal(data, str(weights), "SHA-256 differs", "download it again"))
+
+
+@pytest.mark.parametrize("bundle", zoo.BUNDLES, ids=zoo.by_name)
+def test_another_scaling_than_that_of_the_weights(bundle: Path, tmp_path: Path) -> None:
+    options = {**data(good(tmp_path)), "percentiles": [0, 100]}
+    weights = str(bundle / "models" / "model.pt")
+    told = Refusal(data, weights, "percentiles [1.0, 99.0] instead of [0.0, 100.0]", "leave them as they were")
+    check(refused(options, tmp_path / "output", bundle.name), told)
+
+
+def test_weights_without_a_word_of_their_scaling_are_taken(tmp_path: Path) -> None:
+    scaling = Preprocessing(percentiles=None).scaling
+    scaling.check(tmp_path / "model.pt")
+    scaling.save(tmp_path)
+    scaling.check(tmp_path / "model.pt")
+    with pytest.raises(InputError, match=r"percentiles none instead of \[1\.0, 99\.0\], top"):
+        Preprocessing(top=1.0, weights=str(tmp_path / "model.pt"))
+    (tmp_path / SCALING_FILE).write_text("{}")
+    with pytest.raises(InputError, match="cannot be read"):
+        scaling.check(tmp_path / "model.pt")
 
 
 def test_any_size_is_taken(overrides: Any, tmp_path: Path) -> None:

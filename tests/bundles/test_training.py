@@ -11,6 +11,7 @@ import torch
 from ignite.engine import Engine, Events
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
+from common.data import SCALING_FILE, Preprocessing
 from common.networks import check_weights
 from tests.bundles import zoo
 
@@ -105,6 +106,8 @@ def test_training_on_two_processes(bundle: Path, pictures: Path, tmp_path: Path)
 def _check_files(output: Path, last: int = 3) -> None:
     check_weights(output / "model.pt")
     assert (output / "SHA256SUMS").is_file()
+    Preprocessing().scaling.check(output / "model.pt")
+    assert (output / SCALING_FILE).is_file()
     assert all(torch.isfinite(value).all() for value in load(output / "model.pt").values())
     kept = {path.name for path in (output / "checkpoints").iterdir()}
     assert kept == {f"checkpoint_{epoch}.pt" for epoch in (last - 1, last) if epoch}
