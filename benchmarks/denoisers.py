@@ -157,5 +157,5 @@ def _step(network: nn.Module, x: Tensor, t: Tensor, amp: bool, ours: bool) -> Ca
 
 
 def _with_floor(row: Row, function: Callable[[], Any], setup: Setup) -> Row:
-    remark = floor(function, row.value / 1000, setup)
+    remark = floor(function, row.value / 1000, setup, torch.bfloat16 if "bf16" in row.name else torch.float32)
     return Row(**{**vars(row), "remark": "; ".join(each for each in (row.remark, remark) if each)})

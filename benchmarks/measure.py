@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -133,15 +134,27 @@ def compare(
     return rows
 
 
-def floor(function: Callable[[], Any], seconds: float, setup: Setup) -> str:
-    """On a GPU: the time that the multiplications alone need at its peak, and how many times that it took."""
-    if setup.device.type != "cuda":
-        return ""
+def floor(function: Callable[[], Any], seconds: float, setup: Setup, dtype: torch.dtype) -> str:
+    """The time that the multiplications alone need at the peak of the device, and how many times that it took."""
     counter = FlopCounterMode(display=False)
     with counter:
         function()
-    ideal = counter.get_total_flops() / _MATRIX_PEAK
-    return f"floor {1000 * ideal:.3f} ms, factor {seconds / ideal:.1f}" if ideal else ""
+    ideal = counter.get_total_flops() / _matrix_peak(setup, dtype)
+    return f"floor {1000 * ideal:.3g} ms, factor {seconds / ideal:.1f}" if ideal else ""
+
+
+@cache
+def _matrix_peak(setup: Setup, dtype: torch.dtype) -> float:
+    """Operations a second: of a GPU the constant, of a CPU those of a product of large matrices, the best of five."""
+    if setup.device.type == "cuda":
+        return _MATRIX_PEAK
+    size = 64 if setup.quick else 1536
+    matrix, seconds = torch.randn(size, size).to(dtype), math.inf
+    for _ in range(6):
+        start = setup.now()
+        torch.mm(matrix, matrix)
+        seconds = min(seconds, max(setup.now() - start, 1e-9))
+    return 2 * size**3 / seconds
 
 
 def reset_peak_memory(setup: Setup) -> None:

@@ -13,6 +13,7 @@ from common.diffusion.noise import (
     case_seed,
     gaussian_noise,
     get_noise,
+    run_generator,
     simplex_field,
 )
 from common.diffusion.prediction import (
@@ -59,6 +60,7 @@ __all__ = [
     "level_of_severity",
     "nearest_levels",
     "predict",
+    "run_generator",
     "sampling_levels",
     "severity",
     "simplex_field",

@@ -20,9 +20,9 @@ from common.diffusion import (
     NoiseSchedule,
     PredictionType,
     StaticClip,
-    case_generators,
     case_seed,
     get_noise,
+    run_generator,
     sampling_levels,
 )
 from common.errors import InputError
@@ -63,6 +63,10 @@ class AnomalyInferer(Inferer):
         num_restorations: independent runs a slice, with noise of their own, of which the mean image is compared (and
             maps of the method's own are averaged). A run that invents structure does so elsewhere each time, so
             several short ones may beat a long one.
+        antithetic: runs come in pairs with opposite noise, which takes out of their mean most of what the noise did;
+            likewise estimates of one level, of methods that make several.
+        mirror: do the same with the slice mirrored along x, left and right of the head, and take the mean of both, at
+            twice the evaluations. A network is never quite symmetric: its errors differ between the two.
         seed: of cases that come without one.
         spatial_dims: of the network.
         output: ``dict``, or ``anomaly_map`` for the map alone, as MONAI Label and MONAI Deploy want it.
@@ -90,6 +94,8 @@ class AnomalyInferer(Inferer):
         noise: str | Noise = "gaussian",
         batch_size: int = 16,
         num_restorations: int = 1,
+        antithetic: bool = False,
+        mirror: bool = False,
         seed: int = 0,
         spatial_dims: int = 2,
         output: Literal["dict", "anomaly_map"] = "dict",
@@ -105,7 +111,7 @@ class AnomalyInferer(Inferer):
         self.schedule, self.prediction_type, self.clip = schedule, prediction_type, clip
         self.map_name, self.noise = anomaly_map, get_noise(noise)
         self.batch_size, self.seed, self.spatial_dims = batch_size, seed, spatial_dims
-        self.num_restorations = num_restorations
+        self.num_restorations, self.antithetic, self.mirror = num_restorations, antithetic, mirror
         self.output, self.amp, self.progress = output, amp, progress
         self.evaluations = self.slices = 0
 
@@ -189,7 +195,7 @@ class AnomalyInferer(Inferer):
         outputs = {"anomaly_map": torch.zeros_like(slices[:, :1]), "pseudo_healthy": slices.clone()}
         occupied = regions.flatten(1).any(dim=1).nonzero()[:, 0].tolist()
         denoiser = Denoiser(network, self.schedule, self.prediction_type, self.clip, self.amp)
-        at_once = max(1, self.batch_size // self.num_restorations)
+        at_once = max(1, self.batch_size // (self.num_restorations * (1 + self.mirror)))
         batches = [occupied[i : i + at_once] for i in range(0, len(occupied), at_once)]
         with tqdm(
             total=len(batches) * self.evaluations_per_slice, desc="Sampling", disable=None if self.progress else True
@@ -217,7 +223,7 @@ class AnomalyInferer(Inferer):
     def restore_and_compare(
         self, image: Tensor, region: Tensor, denoiser: Denoiser, seeds: Sequence[int], callback: Callback
     ) -> Restored:
-        """The mean of ``num_restorations`` runs in one batch, the slice itself outside the region, and the map.
+        """The mean of all runs, mirrored ones too, and the map; outside the region the slice itself.
 
         Args:
             image: slices (B, C, …) in [0, 1] of a size that the network takes.
@@ -226,9 +232,16 @@ class AnomalyInferer(Inferer):
             seeds: one a slice; the first run is the one that a single run would be.
             callback: to hand to the sampler.
         """
-        runs = self.num_restorations
-        seeds = [seed if run == 0 else case_seed(seed, run) for seed in seeds for run in range(runs)]
-        maps, healthy, uncertainty = self.restore_runs(image, denoiser, case_generators(seeds), callback)
+        runs, views = self.num_restorations, image
+        numbers = [range(runs)]
+        if self.mirror:
+            views = torch.cat([image, image.flip(2)])
+            numbers.append(range(runs, 2 * runs))
+        drawn = [run_generator(seed, run, self.antithetic) for view in numbers for seed in seeds for run in view]
+        result = self.restore_runs(views, denoiser, drawn, callback)
+        if self.mirror:
+            result = Restored(*(None if each is None else _mean_of_mirrored(each) for each in result))  # type: ignore[arg-type]
+        maps, healthy, uncertainty = result
         healthy = torch.where(region, healthy, image)
         return Restored(self.build_map(denoiser)(image, healthy) if maps is None else maps, healthy, uncertainty)
 
@@ -267,6 +280,12 @@ class AnomalyInferer(Inferer):
 def _mean_of(values: Tensor, runs: int) -> Tensor:
     """(B runs, …) to (B, …)."""
     return values.unflatten(0, (-1, runs)).mean(dim=1)
+
+
+def _mean_of_mirrored(values: Tensor) -> Tensor:
+    """(2 B, …), the second half mirrored, to (B, …)."""
+    straight, mirrored = values.chunk(2)
+    return (straight + mirrored.flip(2)) / 2
 
 
 def _unbound(image: Tensor, healthy: Tensor) -> Tensor:

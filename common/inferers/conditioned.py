@@ -60,6 +60,7 @@ class ConditionedInferer(AnomalyInferer):
         with autocast(x.device, denoiser.amp):
             code = encode(x).float()
         options: dict[str, Any] = {"noise": self.noise, "generator": generator, "max_batch": self.max_batch}
+        options["antithetic"] = self.antithetic
         return to_image_range(estimates(denoiser, x, self.timesteps, callback=callback, condition=code, **options).x0)
 
     def restore(

@@ -98,6 +98,7 @@ class EnsembleInferer(AnomalyInferer):
                 self.timesteps,
                 noise=self.noise,
                 generator=generator,
+                antithetic=self.antithetic,
                 max_batch=self.max_batch,
                 callback=callback,
             ).x0

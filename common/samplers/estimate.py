@@ -60,6 +60,7 @@ def estimates(
     *,
     noise: Noise = gaussian_noise,
     generator: Generators = None,
+    antithetic: bool = False,
     max_batch: int | None = None,
     callback: Callback | None = None,
     **conditioning: Tensor,
@@ -72,6 +73,8 @@ def estimates(
         levels: to noise to, K of them; one that comes twice is another sample.
         noise: kind of noise.
         generator: source of randomness, one for all or one a case; a case draws its levels in their order.
+        antithetic: where a level comes twice in a row, the second state has the noise of the first with the other sign
+            (``run_generator``).
         max_batch: states that the network sees at a time; ``None`` takes all together.
         callback: sees K steps, each of all cases.
         **conditioning: for the network, tensors (B, …).
@@ -82,8 +85,16 @@ def estimates(
     Raises:
         InputError: a level is not in the schedule.
     """
-    states = torch.stack([denoiser.schedule.add_noise(x, noise(x, generator), level) for level in levels])
-    return estimate_states(denoiser, states, levels, max_batch=max_batch, callback=callback, **conditioning)
+    states: list[Tensor] = []
+    drawn: Tensor | None = None  # by the level before, if it has no twin yet
+    for i, level in enumerate(levels):
+        twin = -drawn if drawn is not None and levels[i - 1] == level else None
+        fresh = noise(x, generator) if twin is None else twin
+        drawn = fresh if antithetic and twin is None else None
+        states.append(denoiser.schedule.add_noise(x, fresh, level))
+    return estimate_states(
+        denoiser, torch.stack(states), levels, max_batch=max_batch, callback=callback, **conditioning
+    )
 
 
 def estimate_states(

@@ -12,6 +12,7 @@ from common.diffusion import (
     SynomalyNoise,
     case_generators,
     get_noise,
+    run_generator,
     simplex_field,
 )
 from common.errors import InputError
@@ -38,6 +39,20 @@ def test_a_case_has_its_noise_whatever_its_neighbours(name, shape):
     assert not torch.allclose(together[0], together[1])
     if shape[1] > 1:
         assert not torch.allclose(together[:, 0], together[:, 1])
+
+
+@pytest.mark.parametrize("name", ["gaussian", "simplex", "simplex3d", "pyramid", "coarse"])
+def test_antithetic_runs_draw_opposite_noise_in_pairs(name):
+    noise, x = get_noise(name), image(5, 1, 33, 20)
+    runs = noise(x, [run_generator(7, run, antithetic=True) for run in range(5)])
+    for first in (0, 2):
+        assert torch.equal(runs[first + 1], -runs[first])
+    assert not torch.allclose(runs[0], runs[2])
+    plain = noise(x, [run_generator(7, run) for run in range(5)])
+    assert torch.equal(plain[::2], runs[::2])
+    torch.testing.assert_close(noise(x[:1], case_generators([7])), runs[:1], rtol=0, atol=1e-6)
+    for one, other in ((0, 1), (1, 2), (3, 4)):
+        assert not torch.allclose(plain[one].abs(), plain[other].abs())
 
 
 @pytest.mark.parametrize("name", IN_PLANE)

@@ -1,3 +1,4 @@
+import copy
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from common.inferers import (
     ANDiInferer,
     AnomalyInferer,
     AutoDDPMInferer,
+    DenoisingAutoencoderInferer,
     PartialDiffusionInferer,
     PatchedInferer,
     SynomalyInferer,
@@ -207,6 +209,39 @@ def test_thor_takes_the_polarity_of_anomalies(network):
     assert (maps["residual_bright"] <= maps["residual"] + 1e-6).all()
     with pytest.raises(InputError, match="brightest"):
         ThorInferer(schedule=SCHEDULE, difference="brightest")
+
+
+@torch.no_grad()
+@torch.no_grad()
+def test_a_mirrored_slice_gives_the_mirrored_map(network):
+    network = copy.deepcopy(network)
+    for parameter in network.parameters():  # the last layer begins at zero
+        torch.nn.init.normal_(parameter, std=0.2, generator=torch.Generator().manual_seed(parameter.numel()))
+    image, region = images(size=(16, 24)), torch.ones(3, 1, 16, 24)
+    both: Any = DenoisingAutoencoderInferer(schedule=SCHEDULE, prediction_type="sample", progress=False, mirror=True)
+    result = both(image, network, brain_mask=region)
+    assert both.evaluations == 2 * 3
+    flipped = both(image.flip(2), network, brain_mask=region)
+    alone: Any = DenoisingAutoencoderInferer(schedule=SCHEDULE, prediction_type="sample", progress=False)
+    straight, other = (alone(each, network, brain_mask=region) for each in (image, image.flip(2)))
+    assert not torch.allclose(straight["pseudo_healthy"], other["pseudo_healthy"].flip(2), atol=1e-3)
+    expected = (straight["pseudo_healthy"] + other["pseudo_healthy"].flip(2)) / 2
+    torch.testing.assert_close(result["pseudo_healthy"], expected, atol=1e-5, rtol=0)
+    for key in ("anomaly_map", "pseudo_healthy"):
+        torch.testing.assert_close(flipped[key].flip(2), result[key], atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", FEW)
+def test_mirrored_antithetic_runs_do_not_depend_on_the_batch(network, name):
+    image, region = images(), torch.ones(3, 1, 17, 22)
+    options = {"num_restorations": 2, "antithetic": True, "mirror": True}
+    together = make(name, batch_size=64, **options)(image, network, brain_mask=region, seeds=[1, 2, 3])
+    alone = make(name, batch_size=1, **options)(image[1:2], network, brain_mask=region[1:2], seeds=[2])
+    for key in ("anomaly_map", "pseudo_healthy"):
+        torch.testing.assert_close(alone[key], together[key][1:2], atol=1e-4, rtol=0)
+    plain = make(name, **options | {"antithetic": False})(image, network, brain_mask=region, seeds=[1, 2, 3])
+    assert not torch.allclose(plain["anomaly_map"], together["anomaly_map"], atol=1e-5)
 
 
 @torch.no_grad()

@@ -37,6 +37,18 @@ def test_same_as_one_level_after_the_other(shape, max_batch):
     assert counted.evaluations == len(LEVELS) * shape[0]
 
 
+def test_what_noise_did_goes_in_the_mean_of_antithetic_estimates():
+    """The denoiser is affine, so the mean of a pair is the estimate without any noise."""
+    x, denoiser = image((2, 1, 8, 8)), gaussian_denoiser(0.3, 0.5, SCHEDULE)
+    levels = [249, 249, 499, 499, 499]
+    x0 = estimates(denoiser, x, levels, generator=case_generators([1, 2]), antithetic=True).x0
+    for first in (0, 2):
+        level = levels[first]
+        silent = denoiser(SCHEDULE.alpha_bar(level) ** 0.5 * x, level).x0
+        torch.testing.assert_close((x0[first] + x0[first + 1]) / 2, silent, atol=1e-5, rtol=0)
+    assert not torch.allclose((x0[2] + x0[4]) / 2, (x0[2] + x0[3]) / 2, atol=1e-2)  # the odd one is drawn anew
+
+
 def test_repeated_levels_have_noise_of_their_own():
     x = image((2, 1, 8, 8))
     first, second = estimates(Denoiser(toy_network, SCHEDULE), x, [499, 499], generator=case_generators([0, 1])).x0

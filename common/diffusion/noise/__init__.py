@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from common.diffusion.noise.coarse import CoarseNoise, PyramidNoise
-from common.diffusion.noise.gaussian import Generators, Noise, case_generators, case_seed, gaussian_noise
+from common.diffusion.noise.gaussian import (
+    Generators,
+    Noise,
+    case_generators,
+    case_seed,
+    gaussian_noise,
+    run_generator,
+)
 from common.diffusion.noise.simplex import SimplexNoise, simplex_field
 from common.diffusion.noise.synomaly import SynomalyNoise
 from common.errors import InputError
@@ -20,6 +27,7 @@ __all__ = [
     "case_seed",
     "gaussian_noise",
     "get_noise",
+    "run_generator",
     "simplex_field",
 ]
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.diffusion.noise.gaussian import Generators, device_of, draw_cases, standard_normal
+from common.diffusion.noise.gaussian import Generators, device_of, draw_cases, opposed, standard_normal
 
 __all__ = ["CoarseNoise", "PyramidNoise"]
 
@@ -44,7 +44,7 @@ class CoarseNoise:
             shifts = [int(torch.randint(side, (), generator=g, device=device_of(g))) for side in size]
             return _enlarge(grid, size, align_corners=True).roll(shifts, dims=tuple(range(1, len(size) + 1)))
 
-        return draw_cases(x, generator, draw).to(x)
+        return opposed(draw_cases(x, generator, draw).to(x), generator)
 
 
 @dataclass(frozen=True)
@@ -76,4 +76,4 @@ class PyramidNoise:
                 noise += self.discount**level * _enlarge(grid, size, align_corners=False)
             return noise / noise.std()
 
-        return draw_cases(x, generator, draw).to(x)
+        return opposed(draw_cases(x, generator, draw).to(x), generator)

@@ -14,11 +14,14 @@ from common.errors import InputError
 __all__ = [
     "Generators",
     "Noise",
+    "OppositeGenerator",
     "case_generators",
     "case_seed",
     "device_of",
     "draw_cases",
     "gaussian_noise",
+    "opposed",
+    "run_generator",
     "standard_normal",
 ]
 
@@ -41,6 +44,37 @@ def case_seed(seed: int, *identity: object) -> int:
 def case_generators(seeds: Sequence[int], device: torch.device | str = "cpu") -> list[torch.Generator]:
     """One generator a case. On the CPU (default) the numbers are the same whatever device the network is on."""
     return [torch.Generator(device).manual_seed(int(seed)) for seed in seeds]
+
+
+class OppositeGenerator(torch.Generator):
+    """A source of randomness whose noise comes out negated: with the seed of another one, its antithetic twin."""
+
+
+def run_generator(seed: int, run: int, antithetic: bool = False) -> torch.Generator:
+    """The generator of one of several runs of a case.
+
+    Args:
+        seed: of the case, and of its first run.
+        run: its number, from 0.
+        antithetic: runs 2k and 2k + 1 draw the same noise with opposite signs (Hammersley and Morton, *A new Monte
+            Carlo technique: antithetic variates*, 1956). What a denoiser makes of noise is odd in it for the most part,
+            and the mean of the two is without that part.
+    """
+    first = run - run % 2 if antithetic else run
+    generator = OppositeGenerator() if antithetic and run % 2 else torch.Generator()
+    return generator.manual_seed(seed if first == 0 else case_seed(seed, first))
+
+
+def opposed(noise: Tensor, generator: Generators) -> Tensor:
+    """Noise (B, …) with the sign that each case's generator asks for."""
+    signs = [-1.0 if isinstance(each, OppositeGenerator) else 1.0 for each in _each(generator)]
+    if -1.0 not in signs:
+        return noise
+    return noise * noise.new_tensor(signs).reshape(-1, *(1,) * (noise.ndim - 1))
+
+
+def _each(generator: Generators) -> Sequence[torch.Generator | None]:
+    return [generator] if generator is None or isinstance(generator, torch.Generator) else generator
 
 
 def draw_cases(x: Tensor, generator: Generators, draw: Callable[[torch.Generator | None], Tensor]) -> Tensor:
@@ -81,4 +115,5 @@ def gaussian_noise(x: Tensor, generator: Generators = None) -> Tensor:
     """
     if generator is None:
         return torch.randn_like(x)
-    return draw_cases(x, generator, lambda g: standard_normal(x.shape[1:], g, x.dtype)).to(x.device)
+    drawn = draw_cases(x, generator, lambda g: standard_normal(x.shape[1:], g, x.dtype)).to(x.device)
+    return opposed(drawn, generator)

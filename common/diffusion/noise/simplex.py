@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.diffusion.noise.gaussian import Generators, device_of, draw_cases
+from common.diffusion.noise.gaussian import Generators, device_of, draw_cases, opposed
 from common.errors import InputError
 
 __all__ = ["SimplexNoise", "simplex_field"]
@@ -194,4 +194,4 @@ class SimplexNoise:
             field = torch.stack(planes, dim=-1)
         else:
             raise InputError("simplex noise of 2 dimensions", "does not fill a volume", "use 'simplex3d'")
-        return field.reshape(-1, channels, *x.shape[2:]).expand_as(x).to(x)
+        return opposed(field.reshape(-1, channels, *x.shape[2:]).expand_as(x).to(x), generator)
