@@ -283,7 +283,7 @@ class EvaluationCommands:
             print(results_table(found, str(name)))
             return
         pages = [folder.parent / "README.md", *(bundle / "docs" / "README.md" for bundle in found)]
-        more = folder.parent / "docs" / "comparison.md"
-        for page in [*pages, *([more] if more.is_file() else [])]:
+        more = [folder.parent / name for name in ("docs/comparison.md", "benchmarks/README.md")]
+        for page in [*pages, *(page for page in more if page.is_file())]:
             update_tables(page, found)
             print(page)

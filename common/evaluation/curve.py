@@ -97,9 +97,10 @@ def curves(
         tqdm.write(f"{bundle.name} ({number}/{len(found)})")
         file = Path(output_dir) / bundle.name / CURVE
         try:
-            common = overrides_of(bundle, given, weights)
+            common, own = overrides_of(bundle, given, weights), given.get(bundle.name, {})
             asked = {
-                name: {**common, **point} for name, point in chosen.get(bundle.name, default_points(bundle)).items()
+                name: overrides_of(bundle, {**given, bundle.name: {**own, **point}}, weights)
+                for name, point in chosen.get(bundle.name, default_points(bundle)).items()
             }
             made[bundle.name] = _curve(bundle, listed, asked, file, (dataset_dir, split, device), cases_at_once, draws)
         except Exception as error:  # any bundle may fail in any way, and the others must not

@@ -282,7 +282,7 @@ def test_curve(
     pictures: Path, settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     points = tmp_path / "points.json"
-    ten = {"noise_level": 100, "num_inference_steps": 10, "num_restorations": 1}
+    ten = {"noise_level": 100, "num_inference_steps": 10, "num_restorations": 1, "mirror": False}
     two = {**ten, "num_inference_steps": 2}
     points.write_text(json.dumps({"ddpm": {"ten": ten, "two": two}}))
     words = ["curve", "ddpm", pictures, "--split", "validation", "--settings", settings, "--points", points]
@@ -305,8 +305,14 @@ def test_curve(
     alone = run(pictures, tmp_path / "alone", settings, bundles="ddpm")["bundles"][0]
     assert rows["two"]["pixel_ap"] == pytest.approx(alone["metrics"]["pixel_ap"], abs=1e-4)
 
+    assert curve["command"].endswith("--settings SETTINGS --points POINTS")
     monkeypatch.setattr(curve_module, "_point", None)  # what is there is not measured again
     main(list(map(str, words)))
+
+    points.write_text(json.dumps({"ddpm": {"slip": {"nosie_level": 100}}}))
+    with pytest.raises(SystemExit):
+        main(list(map(str, words)))
+    assert "nosie_level" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("bundle", zoo.BUNDLES, ids=lambda each: each.name)

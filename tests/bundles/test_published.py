@@ -16,7 +16,7 @@ matrix = pytest.mark.parametrize("bundle", PUBLISHED, ids=zoo.by_name)
 def evaluations(bundle: Path, *overlays: str) -> int:
     made = zoo.workflow(bundle, ["inference.json", *overlays], "infer", threshold=0.1)
     inferer = made.parser.get_parsed_content("inferer")
-    return inferer.evaluations_per_slice * inferer.num_restorations
+    return inferer.evaluations_per_slice * inferer.num_restorations * (1 + inferer.mirror)
 
 
 @matrix

@@ -53,10 +53,12 @@ def command_of(verb: str, words: Mapping[str, Any]) -> str:
 
     Args:
         verb: e.g. ``compare``.
-        words: its options; those that are None are left out, and ``weights`` and ``settings`` get a name.
+        words: its options; those that are None are left out, and ``weights``, ``settings`` and ``points`` get a name.
     """
     named = {
-        key: key.upper() if key in ("weights", "settings") else word for key, word in words.items() if word is not None
+        key: key.upper() if key in ("weights", "settings", "points") else word
+        for key, word in words.items()
+        if word is not None
     }
     return " ".join(["anomaly-zoo", verb, "--data TEST_SET", *(f"--{key} {word}" for key, word in named.items())])
 
