@@ -13,7 +13,7 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 from torch import nn
 
-from benchmarks.measure import Row, Setup, Watch, peak_memory, reset_peak_memory
+from benchmarks.measure import Row, Setup, Watch, peak_memory, precisions, reset_peak_memory
 from benchmarks.synthetic import brain, write_volume
 
 __all__ = ["BUNDLES", "slices", "volumes"]
@@ -28,7 +28,7 @@ def slices(setup: Setup) -> list[Row]:
     """Every bundle, with its weights and its own settings, on one batch of synthetic slices."""
     rows: list[Row] = []
     for bundle in [_named("dae")] if setup.quick else [each for each in BUNDLES if setup.wants(each.name)]:
-        for amp in (False, True):
+        for amp in precisions(setup):
             inferer, network = _load(bundle, setup.device, amp)
             count = 2 if setup.quick else inferer.batch_size
             image = torch.from_numpy(brain((80, 96, count))).permute(2, 0, 1)[:, None].to(setup.device)
@@ -74,7 +74,7 @@ def volumes(setup: Setup) -> list[Row]:
         scan = write_volume(Path(folder) / "scan.nii.gz", shape)
         for name in _VOLUME_BUNDLES[1:] if setup.quick else filter(setup.wants, _VOLUME_BUNDLES):
             bundle = _named(name)
-            for amp in (True,) if setup.quick else (False, True):
+            for amp in (True,) if setup.quick else precisions(setup):
                 reset_peak_memory(setup)
                 start = setup.now()
                 workflow = _workflow(bundle, scan, Path(folder) / f"{name}-{amp}", setup, amp, shape)

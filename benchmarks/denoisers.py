@@ -11,9 +11,9 @@ import torch
 from monai.networks.nets import DiffusionModelUNet
 from torch import Tensor, nn
 
-from benchmarks.measure import Row, Setup, compare, floor
+from benchmarks.measure import Row, Setup, compare, floor, precisions
 from common.diffusion import NoiseSchedule
-from common.networks import Denoiser, DenoisingUNet, autocast, channels_last, has_bfloat16
+from common.networks import Denoiser, DenoisingUNet, autocast, channels_last
 
 __all__ = ["forward", "training_step"]
 
@@ -83,10 +83,6 @@ def _cases(setup: Setup) -> list[tuple[int, int]]:
     return [(64, 155), (128, 155)] if setup.device.type == "cuda" else [(64, 16), (128, 4)]
 
 
-def _precisions(setup: Setup) -> list[bool]:
-    return [False, True] if has_bfloat16(setup.device) else [False]
-
-
 def forward(setup: Setup) -> list[Row]:
     """Evaluations as a sampler makes them, all networks in float32 and in bfloat16; ratios to MONAI in float32."""
     networks, rows = _networks(setup.device), []
@@ -94,7 +90,7 @@ def forward(setup: Setup) -> list[Row]:
         x = torch.randn(batch, 1, side, side, device=setup.device)
         t = torch.full((batch,), 300, device=setup.device)
         functions: dict[str, Callable[[], Tensor]] = {}
-        for amp in _precisions(setup):
+        for amp in precisions(setup):
             for name, network in networks.items():
                 functions[f"{name}, {'bf16' if amp else 'fp32'}"] = _evaluation(
                     network.eval(), x, t, amp, "zoo" in name
@@ -131,7 +127,7 @@ def training_step(setup: Setup) -> list[Row]:
         x = torch.randn(batch, 1, side, side, device=setup.device)
         t = torch.randint(1000, (batch,), device=setup.device)
         functions = {}
-        for amp in _precisions(setup):
+        for amp in precisions(setup):
             for name, network in networks.items():
                 label = f"{name}, {'bf16' if amp else 'fp32'}"
                 functions[label] = _step(copy.deepcopy(network).train(), x, t, amp, "zoo" in name)

@@ -17,7 +17,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-__all__ = ["Row", "Setup", "Watch", "compare", "floor", "interleaved", "peak_memory", "reset_peak_memory"]
+from common.networks import has_bfloat16
+
+__all__ = ["Row", "Setup", "Watch", "compare", "floor", "interleaved", "peak_memory", "precisions", "reset_peak_memory"]
 
 _MATRIX_PEAK = 790e12  # bf16 operations a second, measured on an H200
 
@@ -64,6 +66,11 @@ class Row:
     low: float = math.nan
     high: float = math.nan
     remark: str = ""
+
+
+def precisions(setup: Setup) -> list[bool]:
+    """Values of ``amp`` that differ on the device: without and with bfloat16, where it has that."""
+    return [False, True] if has_bfloat16(setup.device) else [False]
 
 
 class Watch:
