@@ -40,16 +40,16 @@ class Bench:
     """
 
     def __init__(self, run: BundleRun, listed: Sequence[Mapping[str, Any]], at_once: int = 1) -> None:
-        self.dataset: Any = run.get("dataset")
-        self.dataset.data = list(listed)
+        prepare = run.get("preprocessing")
         self.cases: list[PreparedCase] = [
-            {**case, "region": case["brain_mask"]} for case in tqdm(self.dataset, desc="Preparing", leave=False)
+            {**case, "region": case["brain_mask"]} for case in map(prepare, tqdm(listed, desc="Preparing", leave=False))
         ]
         if not any(bool(case["mask"].any()) for case in self.cases):
             raise InputError("test set", "no case has a lesion", "give cases with masks")
         self.at_once = at_once if len({case["image"].shape for case in self.cases}) == 1 else 1
         run.parser["dataloader"]["batch_size"] = self.at_once
         self.evaluator = run.evaluator(self.cases, dict)
+        self.dataset = run.get("dataset")  # of this evaluator, which makes one of its own
         self.evaluator.add_event_handler(Events.ITERATION_COMPLETED, self._add)
         self.inferer, self.network = run.get("inferer"), run.get("network")
         self.meter = self.evaluator.inferer = Meter(self.inferer)
