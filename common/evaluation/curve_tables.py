@@ -26,19 +26,24 @@ def curve_table(curve: Curve) -> str:
 
 
 def curve_summary(curves: Mapping[str, Curve]) -> str:
-    """A row a bundle: the reference, and the fewest evaluations that are as good.
+    """A row a bundle: the reference, the fewest evaluations that are as good, and the default, if it was measured.
 
     Args:
         curves: by the name of the bundle.
     """
-    heads = ["", "reference", "evaluations", "seconds a slice", "pixel AP"]
-    heads += ["as good or better", "evaluations", "seconds a slice", "pixel AP", "fewer"]
+    cost = ["evaluations", "seconds a slice", "pixel AP"]
+    heads = ["", "reference", *cost, "evaluations for as much", *(f"default: {head}" for head in cost), "fewer"]
     lines = [_line(heads), "|" + "---|" * len(heads)]
     for name, curve in sorted(curves.items(), key=lambda item: -_named(item[1], "reference")[_EVALUATIONS]):
         first, fast = _named(curve, "reference"), _named(curve, "fast")
-        times = first[_EVALUATIONS] / fast[_EVALUATIONS]
-        cells = [f"`{name}`", first["name"], *_cost(first), _ap(first), fast["name"], *_cost(fast), _ap(fast)]
-        lines.append(_line([*cells, f"{times:.0f} ×" if times > 1 else ""]))
+        cells = [f"`{name}`", first["name"], *_cost(first), _ap(first), f"{fast[_EVALUATIONS]:.0f}"]
+        default = next((row for row in curve["points"] if row["name"] == "default"), None)
+        if default is None:
+            cells += [""] * 4
+        else:
+            times = first[_EVALUATIONS] / default[_EVALUATIONS]
+            cells += [*_cost(default), _ap(default), f"{times:.0f} ×" if times > 1 else ""]
+        lines.append(_line(cells))
     return "\n".join(lines)
 
 

@@ -10,6 +10,7 @@ import pytest
 from common.errors import InputError
 from common.evaluation import bundle_table, results_table, update_tables
 from common.evaluation.card_tables import card_table, middle, summary_table
+from common.evaluation.curve_tables import curve_summary
 from common.evaluation.record import record, record_measured
 from common.files import write_json
 
@@ -231,7 +232,7 @@ def curve(name: str) -> dict[str, Any]:
         cost = {"network_evaluations_per_slice": evaluations, "seconds_per_slice": 0.5, "hardware": "CPU"}
         return {"name": name, "oracle_dice": 0.5, **numbers, **cost, "settings": {}, "drawn": [0.1], "identity": "x"}
 
-    points = [row("one step", 1, 0.2), row("fast", 20, 0.395), row("published", 300, 0.4)]
+    points = [row("one step", 1, 0.2), row("fast", 20, 0.395), row("default", 30, 0.45), row("published", 300, 0.4)]
     about = {"command": "anomaly-zoo curve --data TEST_SET", "cases": 9, "subjects": 5}
     return {"bundle": name, **about, "reference": "published", "fast": "fast", "points": points}
 
@@ -254,7 +255,9 @@ def test_curves_are_recorded_and_shown(bundles: Path, tmp_path: Path) -> None:
     assert "| published | 300 | 0.50 | 0.400 [0.10, 0.60] |  | 0.500 |" in lines
     summary = update_tables(page, folders).splitlines()[3]
     assert summary.startswith("| `two` | published | 300 |")
-    assert summary.endswith("| fast | 20 | 0.50 | 0.395 [0.10, 0.60] | 15 × |")
+    assert summary.endswith("| 0.400 [0.10, 0.60] | 20 | 30 | 0.50 | 0.450 [0.10, 0.60] | 10 × |")
+    bare = {**curve("two"), "points": [each for each in curve("two")["points"] if each["name"] != "default"]}
+    assert curve_summary({"two": bare}).endswith("| 0.400 [0.10, 0.60] | 20 |  |  |  |  |")
 
 
 def test_without_a_card_nothing_is_shown(bundles: Path, tmp_path: Path) -> None:
