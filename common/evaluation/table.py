@@ -123,7 +123,7 @@ def robustness_overview(bundles: Sequence[Path]) -> str:
     Raises:
         InputError: a file of results cannot be read.
     """
-    cards = {bundle.name: card for bundle in bundles if (card := _file(bundle).get("robustness"))}
+    cards = _measured(bundles, "robustness")
     return f"{summary_table(cards)}\n" if cards else ""
 
 
@@ -154,7 +154,7 @@ def curve_overview(bundles: Sequence[Path]) -> str:
     Raises:
         InputError: a file of results cannot be read.
     """
-    found = {bundle.name: curve for bundle in bundles if (curve := _file(bundle).get("curve"))}
+    found = _measured(bundles, "curve")
     return f"{curve_summary(found)}\n" if found else ""
 
 
@@ -197,6 +197,11 @@ def read_results(bundle: Path) -> dict[str, Result]:
         InputError: the file cannot be read.
     """
     return {str(result["id"]): result for result in _file(bundle)["results"] if "id" in result}
+
+
+def _measured(bundles: Sequence[Path], kind: str) -> dict[str, Any]:
+    """What bundles have recorded beside experiments, by their names; those without are left out."""
+    return {bundle.name: found for bundle in bundles if (found := _file(bundle).get(kind))}
 
 
 def _file(bundle: Path) -> dict[str, Any]:
