@@ -56,6 +56,7 @@ def test_the_class_is_heard_and_has_a_default(network_class, dims):
     assert [each.shape[1] for each in network.features(x, TIMES)] == [16, 32]
 
 
+@pytest.mark.usefixtures("with_amx")
 @pytest.mark.parametrize(
     "network_class", [ClassConditionedUNet, ClassTokenUNet, ConditionedUNet, ImageConcatenatedUNet]
 )

@@ -9,6 +9,7 @@ from common.networks import (
     DenoisingUNet,
     autocast,
     for_inference,
+    has_bfloat16,
     load_weights,
     save_weights,
     select_device,
@@ -176,6 +177,18 @@ def test_devices():
         select_device(f"cuda:{torch.cuda.device_count()}")
 
 
+@pytest.mark.parametrize("amx", [True, False])
+def test_cpus_run_bfloat16_where_they_have_amx(amx, monkeypatch):
+    """Vector instructions alone make it slower than float32."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert has_bfloat16(torch.device("cpu")) is amx
+    network, x = shake(unet()), torch.randn(2, 1, 8, 8)
+    full, half = (Denoiser(network, NoiseSchedule(), amp=each)(x, 300).eps for each in (False, True))
+    assert torch.equal(full, half) is not amx
+
+
+@pytest.mark.usefixtures("with_amx")
 def test_bfloat16_stays_close():
     network, x, t = shake(unet()), torch.randn(2, 1, 16, 16), torch.tensor([3, 700])
     with torch.no_grad(), autocast(torch.device("cpu"), True):
@@ -193,6 +206,7 @@ def test_the_form_for_inference_says_the_same():
     assert for_inference(toy_network, True) is toy_network
 
 
+@pytest.mark.usefixtures("with_amx")
 @pytest.mark.parametrize("dims", [2, 3])
 def test_amp_rounds_a_copy_of_the_weights(dims):
     network, x = shake(unet(dims)), torch.randn(2, 1, *[8] * dims)
@@ -204,6 +218,7 @@ def test_amp_rounds_a_copy_of_the_weights(dims):
     assert {each.dtype for each in network.parameters()} == {torch.float32}
 
 
+@pytest.mark.usefixtures("with_amx")
 def test_weights_are_rounded_anew_when_they_change():
     network, x = shake(unet()), torch.randn(2, 1, 8, 8)
     first = for_inference(network, True)
