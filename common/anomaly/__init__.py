@@ -1,7 +1,7 @@
 """Anomaly maps, post-processing, and thresholds."""
 
-from common.anomaly.filters import dilate, gaussian_smooth, grey_closing, opencv_blur, quantile, tv_denoise
-from common.anomaly.mahalanobis import check_mahalanobis, mahalanobis
+from common.anomaly.filters import dilate, gaussian_smooth, grey_closing, opencv_blur, tv_denoise
+from common.anomaly.mahalanobis import body_region, check_mahalanobis, mahalanobis
 from common.anomaly.maps import (
     MAPS,
     AnomalyMap,
@@ -15,7 +15,7 @@ from common.anomaly.maps import (
     ssim,
     tv_residual,
 )
-from common.anomaly.normalised import HealthyStatistics, StatisticsBuilder, normalised_residual
+from common.anomaly.normalised import HealthyStatistics, StatisticsBuilder, normalised_residual, resolve_statistics
 from common.anomaly.perceptual import FeatureDistance, LpipsDistance
 from common.anomaly.postprocess import PostProcessd, clean_map, clean_mask
 from common.anomaly.saliency import counterfactual_saliency, saliency_mask
@@ -31,6 +31,7 @@ __all__ = [
     "PostProcessd",
     "StatisticsBuilder",
     "Threshold",
+    "body_region",
     "check_mahalanobis",
     "clean_map",
     "clean_mask",
@@ -44,8 +45,8 @@ __all__ = [
     "mahalanobis",
     "normalised_residual",
     "opencv_blur",
-    "quantile",
     "residual",
+    "resolve_statistics",
     "resolve_threshold",
     "saliency_mask",
     "smooth_residual",

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from common.separable import gaussian_kernel, separable_filter
 
-__all__ = ["dilate", "gaussian_smooth", "grey_closing", "opencv_blur", "quantile", "tv_denoise"]
+__all__ = ["dilate", "gaussian_smooth", "grey_closing", "opencv_blur", "tv_denoise"]
 
 # OpenCV's own kernels for small sizes; they are not those of its formula for sigma.
 _OPENCV_KERNELS = {
@@ -63,16 +63,6 @@ def opencv_blur(x: Tensor, size: int) -> Tensor:
     else:
         kernel = gaussian_kernel(0.3 * ((size - 1) / 2 - 1) + 0.8, size // 2)
     return separable_filter(x, kernel, "reflect")
-
-
-def quantile(x: Tensor, q: float) -> Tensor:
-    """Quantile of each case, linear between ranks, shaped (B, 1, …) to compare with ``x``; any number of voxels."""
-    values = x.flatten(1).sort(dim=1).values
-    position = q * (values.shape[1] - 1)
-    low = math.floor(position)
-    high = min(low + 1, values.shape[1] - 1)
-    result = torch.lerp(values[:, low], values[:, high], position - low)
-    return result.reshape(-1, *(1,) * (x.ndim - 1))
 
 
 def tv_denoise(x: Tensor, weight: float, iterations: int = 60) -> Tensor:

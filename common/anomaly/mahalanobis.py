@@ -5,11 +5,28 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from common.anomaly.filters import grey_closing
 from common.errors import InputError
 
-__all__ = ["check_mahalanobis", "mahalanobis"]
+__all__ = ["body_region", "check_mahalanobis", "mahalanobis"]
+
+_LARGEST_HOLE = 9  # pixels
+
+
+def body_region(image: Tensor) -> Tensor:
+    """Where any channel of images (B, C, …) is above 0, small holes closed: (B, 1, …), boolean.
+
+    The darkest part of a brain may be 0 as the background is. What lies between the body and the border is no hole.
+    """
+    margin = _LARGEST_HOLE - 1
+    occupied = F.pad((image > 0).any(dim=1, keepdim=True).float(), [margin] * (2 * (image.ndim - 2)))
+    closed = grey_closing(occupied, _LARGEST_HOLE) > 0
+    for axis, size in enumerate(image.shape[2:], start=2):
+        closed = closed.narrow(axis, margin, size)
+    return closed
 
 
 def check_mahalanobis(count: int, ridge: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -11,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.anomaly.calibrated import warn_of_changes
 from common.anomaly.filters import tv_denoise
 from common.anomaly.maps import Polarity, magnitude
 from common.errors import InputError
 from common.files import write_json
 
-__all__ = ["HealthyStatistics", "StatisticsBuilder", "normalised_residual"]
+__all__ = ["HealthyStatistics", "StatisticsBuilder", "normalised_residual", "resolve_statistics"]
 
 BINS = 16  # of the expected brightness, in [0, 1]
 _FEWEST = 200  # pixels of a bin that has figures of its own
@@ -71,6 +73,32 @@ class HealthyStatistics:
         tables = (np.interp(values, centres, table) for table in (self.bias, self.spread))
         bias, spread = (torch.from_numpy(np.asarray(table)).to(expected) for table in tables)
         return bias, spread
+
+
+_OF_THE_MAP = ("normalise", "offset", "polarity", "tv_weight", "anomaly_map", "median", "erosion", "statistics")
+
+
+def resolve_statistics(
+    statistics: HealthyStatistics | str | Path | None,
+    settings: Mapping[str, Any] | None = None,
+    weights: str | Path | None = None,
+) -> HealthyStatistics | None:
+    """Statistics given as such, as the path of a file, or as "none".
+
+    Args:
+        statistics: any of these.
+        settings: of the inferer, now in force; a warning names those that the file was not made with. What shapes the
+            map and not the estimates does not matter.
+        weights: file of weights in use; a warning tells if the file was made with others.
+
+    Raises:
+        InputError: as ``HealthyStatistics.load``.
+    """
+    if statistics is None or statistics == "none" or isinstance(statistics, HealthyStatistics):
+        return None if isinstance(statistics, str) else statistics
+    made = HealthyStatistics.load(statistics)
+    warn_of_changes(made, statistics, settings, weights, apart_from=_OF_THE_MAP)
+    return made
 
 
 class StatisticsBuilder:

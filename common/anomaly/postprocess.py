@@ -52,8 +52,8 @@ class PostProcessd(Transform):
         median: see ``clean_map``.
         erosion: see ``clean_map``.
         min_size: see ``clean_mask``.
-
         settings: of the inferer, to compare with those that the threshold was calibrated under.
+        weights: of the network, likewise.
 
     Raises:
         InputError: the threshold is neither.
@@ -66,8 +66,9 @@ class PostProcessd(Transform):
         erosion: int = 2,
         min_size: int = 8,
         settings: Mapping[str, Any] | None = None,
+        weights: str | Path | None = None,
     ) -> None:
-        self.threshold = None if threshold is None else resolve_threshold(threshold, settings)
+        self.threshold = None if threshold is None else resolve_threshold(threshold, settings, weights)
         self.median, self.erosion, self.min_size = median, erosion, min_size
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from common.anomaly.filters import dilate
 from common.errors import InputError
+from common.quantile import quantile as quantile_of
 
 __all__ = ["counterfactual_saliency", "saliency_mask"]
 
@@ -86,7 +87,7 @@ def saliency_mask(saliency: Tensor, *, quantile: float = 0.9, width: int = 5, re
     mask = torch.zeros_like(counts)
     for index, (case, inside) in enumerate(zip(saliency, counts, strict=True)):
         if inside.any():
-            mask[index] = (case > torch.quantile(case[inside].float(), quantile)) & (case > 0)
+            mask[index] = (case > quantile_of(case[inside].float(), quantile, start_dim=0)) & (case > 0)
     return (dilate(mask.float(), width) > 0) & counts
 
 

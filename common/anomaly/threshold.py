@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from common.anomaly.calibrated import warn_of_changes
 from common.errors import InputError
 from common.files import write_json
 
 __all__ = ["Threshold", "resolve_threshold"]
-
-_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,12 +64,17 @@ class Threshold:
         return threshold
 
 
-def resolve_threshold(threshold: float | str | Path, settings: Mapping[str, Any] | None = None) -> float:
+def resolve_threshold(
+    threshold: float | str | Path,
+    settings: Mapping[str, Any] | None = None,
+    weights: str | Path | None = None,
+) -> float:
     """The value of a threshold given as a number or as the path of a ``threshold.json``.
 
     Args:
         threshold: number or path.
         settings: now in force; where the threshold was calibrated under others, a warning names them.
+        weights: file of weights in use; a warning tells if the threshold was calibrated with others.
 
     Raises:
         InputError: neither a positive number nor such a file.
@@ -79,10 +82,7 @@ def resolve_threshold(threshold: float | str | Path, settings: Mapping[str, Any]
     if isinstance(threshold, int | float):
         return _check(float(threshold), "--threshold")
     loaded = Threshold.load(threshold)
-    now = dict(settings or {})
-    changed = [f"{key}: {then} → {now[key]}" for key, then in loaded.settings.items() if now.get(key, then) != then]
-    if changed:
-        _LOG.warning("%s was calibrated under other settings (%s): calibrate anew", threshold, ", ".join(changed))
+    warn_of_changes(loaded, threshold, settings, weights)
     return loaded.value
 
 

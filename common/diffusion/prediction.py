@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-import torch
 from torch import Tensor
 
 from common.diffusion.schedule import Level, NoiseSchedule
 from common.errors import InputError
+from common.quantile import quantile
 
 __all__ = ["Clip", "DynamicThreshold", "Prediction", "PredictionType", "StaticClip", "predict", "training_target"]
 
@@ -73,8 +73,7 @@ class DynamicThreshold:
 
     def __call__(self, x0: Tensor) -> Tensor:
         """Return the clamped and scaled image; an image that already lies in [-1, 1] is only clamped."""
-        bound = torch.quantile(x0.abs().flatten(2), self.quantile, dim=2).clamp(min=1.0)
-        bound = bound.reshape(bound.shape + (1,) * (x0.ndim - 2))
+        bound = quantile(x0.abs(), self.quantile, start_dim=2).clamp(min=1.0)
         return x0.clamp(-bound, bound) / bound
 
 

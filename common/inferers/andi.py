@@ -30,7 +30,6 @@ class ANDiInferer(AnomalyInferer):
         upper_level: the level above the highest one.
         num_inference_steps: levels, evenly spaced in between; ``None`` takes every one.
         channels: what a voxel of several channels has: their ``max`` or ``mean``.
-        max_batch: most images that the network sees at once: slices times levels.
         clip: by default none, as in the paper: clipping x̂_0 would change the predicted noise.
         **kwargs: of ``AnomalyInferer``; the map is the method's own.
 
@@ -45,7 +44,6 @@ class ANDiInferer(AnomalyInferer):
         upper_level: int = 200,
         num_inference_steps: int | None = None,
         channels: Literal["max", "mean"] = "max",
-        max_batch: int = 128,
         clip: Clip | None = None,
         **kwargs: Any,
     ) -> None:
@@ -53,7 +51,7 @@ class ANDiInferer(AnomalyInferer):
         self.timesteps = self._between(lower_level, upper_level, num_inference_steps)
         if channels not in ("max", "mean"):
             raise InputError(f"channels '{channels}'", "cannot be joined so", "choose 'max' or 'mean'")
-        self.channels, self.max_batch = channels, max_batch
+        self.channels = channels
 
     def _between(self, lower: int, upper: int, count: int | None) -> Sequence[int]:
         if not 0 <= lower < upper <= self.schedule.steps:
@@ -80,7 +78,6 @@ class ANDiInferer(AnomalyInferer):
             self.timesteps,
             noise=self.noise,
             generator=generator,
-            max_batch=self.max_batch,
             callback=callback,
         )
         deviations = deviation.map

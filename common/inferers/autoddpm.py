@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.anomaly import dilate, quantile, residual
+from common.anomaly import dilate, residual
 from common.diffusion import to_image_range, to_model_range
 from common.errors import InputError
-from common.inferers.base import AnomalyInferer, Restored
+from common.inferers.base import AnomalyInferer, Restored, check_perceptual
 from common.networks import Denoiser
+from common.quantile import quantile
 from common.samplers import Callback, inpaint, partial_diffusion
 
 __all__ = ["AutoDDPMInferer"]
@@ -37,6 +38,9 @@ class AutoDDPMInferer(AnomalyInferer):
         perceptual: the perceptual distance, ``feature`` or ``lpips``.
         anomaly_map: the final map; by default the residual times the same perceptual distance.
         **kwargs: of ``AnomalyInferer``.
+
+    Raises:
+        InputError: unknown distance, a percentile that is none, or levels outside the schedule, at construction.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class AutoDDPMInferer(AnomalyInferer):
         anomaly_map: str | None = None,
         **kwargs: Any,
     ) -> None:
+        check_perceptual(perceptual)
         super().__init__(anomaly_map=anomaly_map or f"residual*{perceptual}", **kwargs)
         if not 0 <= mask_percentile <= 100:
             raise InputError(f"mask_percentile {mask_percentile}", "is no percentile", "use 0 to 100")

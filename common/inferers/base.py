@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +29,7 @@ from common.errors import InputError
 from common.networks import Denoiser
 from common.samplers import Callback
 
-__all__ = ["AnomalyInferer", "Restored"]
+__all__ = ["AnomalyInferer", "Restored", "check_perceptual"]
 
 _CLIP = StaticClip()
 
@@ -38,7 +38,8 @@ class Restored(NamedTuple):
     """What a method makes of slices (B, C, …) in [0, 1].
 
     Raw maps (B, 1, …), not negative, or None for the map ``anomaly_map`` between slice and pseudo-healthy image;
-    pseudo-healthy images (B, C, …); and, of a method that knows how sure it is, the variance of its maps (B, 1, …).
+    pseudo-healthy images (B, C, …); and, of a method that knows how sure it is, a variance (B, 1, …), mean over
+    channels, of whatever its ``uncertainty_of`` names.
     """
 
     anomaly_map: Tensor | None
@@ -59,12 +60,13 @@ class AnomalyInferer(Inferer):
         anomaly_map: name of a map, or a product of names (``common.anomaly.get_map``); besides the fixed ones
             ``feature`` (the denoiser's own features) and ``lpips``.
         noise: kind of noise, or its name.
-        batch_size: slices (or volumes of a 3-D method) at a time.
+        batch_size: slices (or volumes of a 3-D method) at a time, each run and mirrored slice counted.
         num_restorations: independent runs a slice, with noise of their own, of which the mean image is compared (and
             maps of the method's own are averaged). A run that invents structure does so elsewhere each time, so
             several short ones may beat a long one.
         antithetic: runs come in pairs with opposite noise, which takes out of their mean most of what the noise did;
-            likewise estimates of one level, of methods that make several.
+            of a method that makes several estimates of one level, these, and not the runs. One that is left over has
+            noise of its own.
         mirror: do the same with the slice mirrored along x, left and right of the head, and take the mean of both, at
             twice the evaluations. A network is never quite symmetric: its errors differ between the two.
         seed: of cases that come without one.
@@ -83,6 +85,8 @@ class AnomalyInferer(Inferer):
     """
 
     timesteps: Sequence[int]
+    uncertainty_of: ClassVar[Literal["anomaly_map", "pseudo_healthy"] | None] = None
+    """Of which of its results a method knows the variance."""
 
     def __init__(
         self,
@@ -129,6 +133,11 @@ class AnomalyInferer(Inferer):
         """Calls of the callback for a slice, the length of the progress bar: one a step between ``timesteps``."""
         return len(self.timesteps) - 1
 
+    @property
+    def pairs_estimates(self) -> bool:
+        """Whether ``antithetic`` makes pairs within a run; runs that are opposite besides would only repeat them."""
+        return False
+
     @abstractmethod
     def restore(
         self, image: Tensor, denoiser: Denoiser, generator: list[torch.Generator], callback: Callback
@@ -151,7 +160,7 @@ class AnomalyInferer(Inferer):
         """
         runs = self.num_restorations
         result = self.restore(image.repeat_interleave(runs, dim=0), denoiser, generator, callback)
-        return Restored(*(None if each is None else _mean_of(each, runs) for each in result))  # type: ignore[arg-type]
+        return self._mean(*(None if each is None else each.unflatten(0, (-1, runs)).movedim(1, 0) for each in result))
 
     @torch.no_grad()
     def __call__(
@@ -193,6 +202,8 @@ class AnomalyInferer(Inferer):
         depth = image.shape[-1] if volume else 1
         slice_seeds = [case_seed(seed, index) for seed in seeds for index in range(depth)]
         outputs = {"anomaly_map": torch.zeros_like(slices[:, :1]), "pseudo_healthy": slices.clone()}
+        if self.uncertainty_of is not None:
+            outputs["uncertainty"] = torch.zeros_like(slices[:, :1])
         occupied = regions.flatten(1).any(dim=1).nonzero()[:, 0].tolist()
         denoiser = Denoiser(network, self.schedule, self.prediction_type, self.clip, self.amp)
         at_once = max(1, self.batch_size // (self.num_restorations * (1 + self.mirror)))
@@ -209,8 +220,7 @@ class AnomalyInferer(Inferer):
                 outputs["anomaly_map"][batch] = undo(result.anomaly_map) * regions[batch]
                 outputs["pseudo_healthy"][batch] = undo(result.pseudo_healthy)
                 if result.uncertainty is not None:
-                    uncertainty = outputs.setdefault("uncertainty", torch.zeros_like(slices[:, :1]))
-                    uncertainty[batch] = undo(result.uncertainty) * regions[batch]
+                    outputs["uncertainty"][batch] = undo(result.uncertainty) * regions[batch]
         self.evaluations += denoiser.evaluations
         self.slices += len(occupied)
 
@@ -236,14 +246,25 @@ class AnomalyInferer(Inferer):
         numbers = [range(runs)]
         if self.mirror:
             views = torch.cat([image, image.flip(2)])
-            numbers.append(range(runs, 2 * runs))
-        drawn = [run_generator(seed, run, self.antithetic) for view in numbers for seed in seeds for run in view]
+            second = runs + runs % 2  # a pair would not cancel between a slice and its mirror image
+            numbers.append(range(second, second + runs))
+        pairs = self.antithetic and not self.pairs_estimates
+        drawn = [run_generator(seed, run, pairs) for view in numbers for seed in seeds for run in view]
         result = self.restore_runs(views, denoiser, drawn, callback)
         if self.mirror:
-            result = Restored(*(None if each is None else _mean_of_mirrored(each) for each in result))  # type: ignore[arg-type]
+            result = self._mean(*(None if each is None else _both_views(each) for each in result))
         maps, healthy, uncertainty = result
         healthy = torch.where(region, healthy, image)
         return Restored(self.build_map(denoiser)(image, healthy) if maps is None else maps, healthy, uncertainty)
+
+    def _mean(self, maps: Tensor | None, healthy: Tensor | None, variance: Tensor | None) -> Restored:
+        """The mean of several results, stacked (K, B, …); a variance grows by that of the results among each other."""
+        assert healthy is not None
+        if variance is not None:
+            known = maps if self.uncertainty_of == "anomaly_map" else healthy
+            assert known is not None
+            variance = variance.mean(dim=0) + known.var(dim=0, correction=0).mean(dim=1, keepdim=True)
+        return Restored(None if maps is None else maps.mean(dim=0), healthy.mean(dim=0), variance)
 
     def build_map(self, denoiser: Denoiser, name: str | None = None) -> AnomalyMap:
         """The inferer's map (or another one by ``name``), with the distances that belong to the network."""
@@ -277,15 +298,20 @@ class AnomalyInferer(Inferer):
             raise InputError(name, f"has {inputs.shape[0]} cases and {len(seeds)} seeds", "give one seed a case")
 
 
-def _mean_of(values: Tensor, runs: int) -> Tensor:
-    """(B runs, …) to (B, …)."""
-    return values.unflatten(0, (-1, runs)).mean(dim=1)
+def check_perceptual(name: str) -> None:
+    """Stop unless ``name`` is that of a perceptual distance.
+
+    Raises:
+        InputError: it is not.
+    """
+    if name not in ("feature", "lpips"):
+        raise InputError(f"perceptual '{name}'", "is not known", "choose 'feature' or 'lpips'")
 
 
-def _mean_of_mirrored(values: Tensor) -> Tensor:
-    """(2 B, …), the second half mirrored, to (B, …)."""
+def _both_views(values: Tensor) -> Tensor:
+    """(2 B, …), the second half mirrored, to (2, B, …)."""
     straight, mirrored = values.chunk(2)
-    return (straight + mirrored.flip(2)) / 2
+    return torch.stack([straight, mirrored.flip(2)])
 
 
 def _unbound(image: Tensor, healthy: Tensor) -> Tensor:

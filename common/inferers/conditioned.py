@@ -12,7 +12,7 @@ from common.diffusion import to_image_range, to_model_range
 from common.errors import InputError
 from common.inferers.base import AnomalyInferer, Restored
 from common.networks import Denoiser, autocast
-from common.samplers import Callback, estimates
+from common.samplers import Callback, estimates, has_pairs
 
 __all__ = ["ConditionedInferer"]
 
@@ -20,30 +20,34 @@ __all__ = ["ConditionedInferer"]
 class ConditionedInferer(AnomalyInferer):
     """Noise the image to each of a few levels, estimate it again at once, and map what differs from the mean estimate.
 
-    The network sees the code of the whole image besides, which is made once. It needs ``encode(image)`` and to be
+    The network sees the code of the whole image besides, which is made once a run. It needs ``encode(image)`` and to be
     called with ``condition``, as ``ConditionedUNet``.
 
     Args:
         noise_levels: levels to noise to; one evaluation each.
-        max_batch: most states in one call of the network.
         **kwargs: of ``AnomalyInferer``; by default the network outputs the image, and noise is simplex.
 
     Raises:
         InputError: no levels, or levels outside the schedule, at construction.
     """
 
-    def __init__(self, *, noise_levels: Sequence[int] = (249, 499, 749), max_batch: int = 64, **kwargs: Any) -> None:
+    def __init__(self, *, noise_levels: Sequence[int] = (249, 499, 749), **kwargs: Any) -> None:
         super().__init__(**{"prediction_type": "sample", "noise": "simplex", **kwargs})
         if not noise_levels:
             raise InputError("noise_levels", "are empty", "give at least one level, e.g. [499]")
         for level in noise_levels:
             self.schedule.alpha_bar(level)
-        self.timesteps, self.max_batch = list(noise_levels), max_batch
+        self.timesteps = list(noise_levels)
 
     @property
     def evaluations_per_slice(self) -> int:
         """One for each level."""
         return len(self.timesteps)
+
+    @property
+    def pairs_estimates(self) -> bool:
+        """Where a level comes twice in a row."""
+        return has_pairs(self.timesteps)
 
     def reconstruct(
         self, image: Tensor, denoiser: Denoiser, generator: list[torch.Generator], callback: Callback
@@ -59,8 +63,7 @@ class ConditionedInferer(AnomalyInferer):
         x = to_model_range(image)
         with autocast(x.device, denoiser.amp):
             code = encode(x).float()
-        options: dict[str, Any] = {"noise": self.noise, "generator": generator, "max_batch": self.max_batch}
-        options["antithetic"] = self.antithetic
+        options: dict[str, Any] = {"noise": self.noise, "generator": generator, "antithetic": self.antithetic}
         return to_image_range(estimates(denoiser, x, self.timesteps, callback=callback, condition=code, **options).x0)
 
     def restore(

@@ -19,11 +19,11 @@ class DenoisingAutoencoderInferer(AnomalyInferer):
     """Show the network the clean image, once; no noise is added, and no seed has an effect.
 
     Args:
-        **kwargs: of ``AnomalyInferer``; ``noise`` has no effect.
+        **kwargs: of ``AnomalyInferer``; by default the network outputs the image, and ``noise`` has no effect.
     """
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**{"prediction_type": "sample", **kwargs})
         self.timesteps = [0]
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -11,20 +11,19 @@ from torch import Tensor
 from common.anomaly import (
     HealthyStatistics,
     Polarity,
+    body_region,
     check_mahalanobis,
-    grey_closing,
     mahalanobis,
     normalised_residual,
+    resolve_statistics,
 )
 from common.diffusion import to_image_range, to_model_range
 from common.errors import InputError
 from common.inferers.base import AnomalyInferer, Restored
 from common.networks import Denoiser
-from common.samplers import Callback, estimates
+from common.samplers import Callback, estimates, has_pairs
 
 __all__ = ["EnsembleInferer"]
-
-_LARGEST_HOLE = 9  # pixels; as in MahalanobisInferer
 
 
 class EnsembleInferer(AnomalyInferer):
@@ -39,16 +38,17 @@ class EnsembleInferer(AnomalyInferer):
             healthy scans show (``normalised_residual``); ``residual``: the plain one, of ``anomaly_map``;
             ``mahalanobis``: the distance under the estimates' full covariance (Behrendt et al. 2024).
         offset: of the spread, in units of the image.
-        statistics: path of a file of healthy statistics, or "none".
+        statistics: of healthy scans, the path of a file of them, or "none".
         polarity: of anomalies, for ``spread``: ``both``, ``bright`` or ``dark``.
         tv_weight: for ``spread``, see ``normalised_residual``.
         ridge: on the diagonal of the covariance, for ``mahalanobis``.
-        max_batch: most states in one call of the network.
         **kwargs: of ``AnomalyInferer``.
 
     Raises:
         InputError: no level, no sample, unknown option, or a file of statistics that cannot be used.
     """
+
+    uncertainty_of: ClassVar[Literal["pseudo_healthy"]] = "pseudo_healthy"
 
     def __init__(
         self,
@@ -57,11 +57,10 @@ class EnsembleInferer(AnomalyInferer):
         num_samples: int = 3,
         normalise: Literal["spread", "residual", "mahalanobis"] = "spread",
         offset: float = 0.1,
-        statistics: str | None = None,
+        statistics: HealthyStatistics | str | None = None,
         polarity: Polarity = "both",
         tv_weight: float = 0.0,
         ridge: float = 0.01,
-        max_batch: int = 64,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -75,8 +74,8 @@ class EnsembleInferer(AnomalyInferer):
         self.timesteps = [level for level in noise_levels for _ in range(num_samples)]
         if normalise == "mahalanobis":
             check_mahalanobis(len(self.timesteps), ridge)
-        self.normalise, self.offset, self.ridge, self.max_batch = normalise, offset, ridge, max_batch
-        self.statistics = None if statistics in (None, "none") else HealthyStatistics.load(str(statistics))
+        self.normalise, self.offset, self.ridge = normalise, offset, ridge
+        self.statistics = resolve_statistics(statistics)
         self.polarity: Polarity = polarity
         self.tv_weight = tv_weight
         blank = torch.zeros(1, 1, 1, 1)
@@ -86,6 +85,11 @@ class EnsembleInferer(AnomalyInferer):
     def evaluations_per_slice(self) -> int:
         """One a state."""
         return len(self.timesteps)
+
+    @property
+    def pairs_estimates(self) -> bool:
+        """Where a level has several samples."""
+        return has_pairs(self.timesteps)
 
     def restore(
         self, image: Tensor, denoiser: Denoiser, generator: list[torch.Generator], callback: Callback
@@ -99,12 +103,10 @@ class EnsembleInferer(AnomalyInferer):
                 noise=self.noise,
                 generator=generator,
                 antithetic=self.antithetic,
-                max_batch=self.max_batch,
                 callback=callback,
             ).x0
         )
-        occupied = (image > 0).any(dim=1, keepdim=True)
-        found = torch.where(occupied, found, image)
+        found = torch.where((image > 0).any(dim=1, keepdim=True), found, image)
         healthy = found.mean(dim=0)
         anomaly_map = None
         if self.normalise == "spread":
@@ -117,7 +119,6 @@ class EnsembleInferer(AnomalyInferer):
                 tv_weight=self.tv_weight,
             )
         elif self.normalise == "mahalanobis":
-            region = grey_closing(occupied.to(image), _LARGEST_HOLE)
-            anomaly_map = mahalanobis(image, found, region, ridge=self.ridge)
+            anomaly_map = mahalanobis(image, found, body_region(image), ridge=self.ridge)
         variance = found.var(dim=0, correction=0).mean(dim=1, keepdim=True)
         return Restored(anomaly_map, healthy, variance)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.anomaly import check_mahalanobis, gaussian_smooth, grey_closing, mahalanobis
+from common.anomaly import body_region, check_mahalanobis, gaussian_smooth, mahalanobis
 from common.inferers.base import Restored
 from common.inferers.conditioned import ConditionedInferer
 from common.networks import Denoiser
@@ -15,16 +15,12 @@ from common.samplers import Callback
 
 __all__ = ["MahalanobisInferer"]
 
-# In pixels: the darkest part of a brain may be 0 as the background is. A narrower margin of the image is closed too,
-# which changes nothing, since nothing varies there.
-_LARGEST_HOLE = 9
-
 
 class MahalanobisInferer(ConditionedInferer):
     """Estimate the image several times from one level; the map says how unusual it is among these estimates.
 
-    The Mahalanobis distance of each pixel, smoothed, times the dissimilarity of image and mean estimate. The region
-    is where any channel is above 0, holes closed.
+    The Mahalanobis distance of each pixel, smoothed, times the dissimilarity of image and mean estimate. Both
+    are taken inside the body (``body_region``).
 
     Args:
         noise_level: to noise to.
@@ -58,7 +54,6 @@ class MahalanobisInferer(ConditionedInferer):
         """Estimate, and measure the distance from the estimates."""
         reconstructions = self.reconstruct(image, denoiser, generator, callback)
         healthy = reconstructions.mean(dim=0)
-        region = grey_closing((image > 0).any(dim=1, keepdim=True).to(image), _LARGEST_HOLE)
-        distance = mahalanobis(image, reconstructions, region, ridge=self.ridge)
+        distance = mahalanobis(image, reconstructions, body_region(image), ridge=self.ridge)
         smooth = gaussian_smooth(distance, self.smoothing)
         return Restored(self.build_map(denoiser)(image, healthy) * smooth, healthy)

@@ -23,7 +23,7 @@ class PatchedInferer(AnomalyInferer):
         noise_level: level to noise a box to.
         patch_size: of the boxes in pixels, one number for all axes or one each; the published one is half an image.
         overlap: of the boxes (``common.samplers.patch_boxes``).
-        **kwargs: of ``AnomalyInferer``.
+        **kwargs: of ``AnomalyInferer``; by default the network outputs the image.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class PatchedInferer(AnomalyInferer):
         overlap: Overlap = "none",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**{"prediction_type": "sample", **kwargs})
         self.timesteps = self.levels(noise_level, 1, "trailing")
         self.noise_level, self.patch_size, self.overlap = noise_level, patch_size, overlap
         side = patch_size if isinstance(patch_size, int) else max(patch_size)
@@ -69,7 +69,6 @@ class PatchedInferer(AnomalyInferer):
             patch_boxes(image.shape[2:], self.patch_size, self.overlap),
             noise=self.noise,
             generator=generator,
-            max_batch=self.batch_size,
             callback=callback,
         )
         return Restored(None, to_image_range(x0))

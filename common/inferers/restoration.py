@@ -22,10 +22,11 @@ class RestorationInferer(AnomalyInferer):
     Args:
         num_inference_steps: severities to assume.
         spacing: of the visited levels.
-        restoration: ``mean`` estimates the healthy image once for each level, from the unchanged input, and takes the
-            mean of the maps and of the estimates; ``steps`` goes from the highest level down, as cold diffusion does,
-            and maps the difference to what it arrives at.
-        **kwargs: of ``AnomalyInferer``; ``noise`` has no effect.
+        restoration: ``mean`` estimates the healthy image once for each level, from the unchanged input, and maps the
+            difference to the mean of the estimates; ``maps`` takes the mean of the maps instead, as published;
+            ``steps`` goes from the highest level down, as cold diffusion does, and maps the difference to what it
+            arrives at.
+        **kwargs: of ``AnomalyInferer``; by default the network outputs the image, and ``noise`` has no effect.
     """
 
     def __init__(
@@ -33,12 +34,12 @@ class RestorationInferer(AnomalyInferer):
         *,
         num_inference_steps: int = 4,
         spacing: str = "trailing",
-        restoration: Literal["mean", "steps"] = "mean",
+        restoration: Literal["mean", "maps", "steps"] = "mean",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        if restoration not in ("mean", "steps"):
-            raise InputError(f"restoration '{restoration}'", "is not known", "choose 'mean' or 'steps'")
+        super().__init__(**{"prediction_type": "sample", **kwargs})
+        if restoration not in ("mean", "maps", "steps"):
+            raise InputError(f"restoration '{restoration}'", "is not known", "choose 'mean', 'maps' or 'steps'")
         self.timesteps = self.levels(self.schedule.steps - 1, num_inference_steps, spacing)
         self.restoration = restoration
 
@@ -51,5 +52,9 @@ class RestorationInferer(AnomalyInferer):
             return Restored(None, to_image_range(cold_sample(denoiser, x, self.timesteps, callback=callback)))
         levels = self.timesteps[:-1]
         states = x.expand(len(levels), *x.shape)
-        estimates = estimate_states(denoiser, states, levels, max_batch=self.batch_size, callback=callback).x0
-        return Restored(None, to_image_range(estimates).mean(dim=0))
+        estimates = to_image_range(estimate_states(denoiser, states, levels, callback=callback).x0)
+        if self.restoration == "mean":
+            return Restored(None, estimates.mean(dim=0))
+        build = self.build_map(denoiser)
+        maps = torch.stack([build(image, healthy) for healthy in estimates])
+        return Restored(maps.mean(dim=0), estimates.mean(dim=0))

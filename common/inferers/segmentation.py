@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from common.diffusion import Clip, PredictionType, StaticClip, Variance, to_model_range
+from common.diffusion import Clip, PredictionType, StaticClip, Variance, child_generators, to_model_range
 from common.errors import InputError
 from common.inferers.base import AnomalyInferer, Restored
 from common.networks import Denoiser
@@ -37,6 +37,8 @@ class SegmentationEnsembleInferer(AnomalyInferer):
         InputError: no sample, or more steps than levels, at construction.
     """
 
+    uncertainty_of: ClassVar[Literal["anomaly_map"]] = "anomaly_map"
+
     def __init__(
         self,
         *,
@@ -59,8 +61,7 @@ class SegmentationEnsembleInferer(AnomalyInferer):
     ) -> Restored:
         """Draw all masks of all images at once."""
         count = self.num_samples
-        seeds = [int(torch.randint(2**62, (), generator=each)) for each in generator for _ in range(count)]
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        generators = [child for each in generator for child in child_generators(each, count)]
         condition = to_model_range(image).repeat_interleave(count, dim=0)
         start = self.noise(condition[:, :1], generators)
         samples = ddpm_sample(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from common.anomaly import dilate, gaussian_smooth, get_map, grey_closing, harmonic_mean
 from common.diffusion import to_image_range, to_model_range
-from common.inferers.base import AnomalyInferer, Restored
+from common.inferers.base import AnomalyInferer, Restored, check_perceptual
 from common.networks import Denoiser
 from common.samplers import HARMONISE_LEVELS, MAP_LEVELS, Callback, thor_sample
 
@@ -41,6 +41,9 @@ class ThorInferer(AnomalyInferer):
         smoothing: σ in pixels of the Gaussian on the perceptual distance.
         region_size: side in pixels of the closing and dilation of region masks.
         **kwargs: of ``AnomalyInferer``; the map is the method's own.
+
+    Raises:
+        InputError: unknown distance or difference, or levels outside the schedule, at construction.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class ThorInferer(AnomalyInferer):
         region_size: int = 13,
         **kwargs: Any,
     ) -> None:
+        check_perceptual(perceptual)
         super().__init__(anomaly_map=perceptual, **kwargs)
         self.difference = get_map(difference)
         self.timesteps = self.levels(noise_level, num_inference_steps, spacing)

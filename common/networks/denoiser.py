@@ -60,7 +60,18 @@ class Denoiser:
         Raises:
             InputError: the level is not in the schedule.
         """
-        clean = isinstance(t, int) and t == CLEAN
+        return self.clipped(self.unclipped(x_t, t, **conditioning), x_t, t)
+
+    def clipped(self, prediction: Prediction, x_t: Tensor, t: Level) -> Prediction:
+        """A prediction from ``x_t`` with x̂_0 kept in range, and the noise that goes with it; at ``CLEAN`` unchanged."""
+        if self.clip is None or _is_clean(t):
+            return prediction
+        kept = Prediction.from_x0(self.clip(prediction.x0), x_t, self.schedule, t)
+        return kept._replace(variance=prediction.variance)
+
+    def unclipped(self, x_t: Tensor, t: Level, **conditioning: Any) -> Prediction:
+        """What ``__call__`` returns, before x̂_0 is kept in range."""
+        clean = _is_clean(t)
         level: Level = 0 if clean else t
         if isinstance(level, int):
             self.schedule.alpha_bar(level)
@@ -70,8 +81,7 @@ class Denoiser:
         output, variance = self._output(x_t, timesteps, conditioning), None
         if output.shape[1] == 2 * x_t.shape[1]:
             output, variance = output.chunk(2, dim=1)
-        clip = None if clean else self.clip
-        prediction = predict(output, x_t, self.schedule, level, self.prediction_type, clip)
+        prediction = predict(output, x_t, self.schedule, level, self.prediction_type)
         return Prediction(x_t if clean else prediction.x0, prediction.eps, variance)
 
     def _output(self, x_t: Tensor, timesteps: Tensor, conditioning: dict[str, Any]) -> Tensor:
@@ -87,6 +97,10 @@ class Denoiser:
                 outputs.append(self._run(x_t[part], timesteps=timesteps[part], **given).float())
         self.evaluations += cases
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+def _is_clean(t: Level) -> bool:
+    return isinstance(t, int) and t == CLEAN
 
 
 def _part(value: Any, part: slice, cases: int) -> Any:

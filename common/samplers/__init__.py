@@ -20,7 +20,7 @@ from common.samplers.counterfactual import (
     invert,
 )
 from common.samplers.deviation import ANDI_LEVELS, Deviation, reverse_deviation
-from common.samplers.estimate import estimate_states, estimates, single_step
+from common.samplers.estimate import estimate_states, estimates, has_pairs, single_step
 from common.samplers.guidance import (
     ClassifierFreeGuidance,
     GradientGuidance,
@@ -70,6 +70,7 @@ __all__ = [
     "estimate_states",
     "estimates",
     "fused_sample",
+    "has_pairs",
     "inpaint",
     "invert",
     "multistage",

@@ -35,7 +35,6 @@ def reverse_deviation(
     *,
     noise: Noise = gaussian_noise,
     generator: Generators = None,
-    max_batch: int = 128,
     callback: Callback | None = None,
     **conditioning: Tensor,
 ) -> Deviation:
@@ -52,7 +51,6 @@ def reverse_deviation(
         timesteps: levels in any order, each noised to from the image.
         noise: kind of noise.
         generator: source of randomness, one for all or one a case; draws follow ``timesteps``.
-        max_batch: states that the network sees at a time, of levels times B.
         callback: sees every level.
         **conditioning: for the network, tensors (B, …).
 
@@ -64,7 +62,7 @@ def reverse_deviation(
     schedule = denoiser.schedule
     drawn = torch.stack([noise(x, generator) for _ in timesteps])
     states = torch.stack([schedule.add_noise(x, e, t) for t, e in zip(timesteps, drawn, strict=True)])
-    prediction = estimate_states(denoiser, states, timesteps, max_batch=max_batch, callback=callback, **conditioning)
+    prediction = estimate_states(denoiser, states, timesteps, callback=callback, **conditioning)
     log_difference = (drawn - prediction.eps).abs().clamp(min=_SMALLEST).log().mean(dim=0)
     log_weight = sum(_log_weight(schedule.alpha_bar(t - 1), schedule.alpha_bar(t)) for t in timesteps) / len(timesteps)
     return Deviation(torch.exp(2 * (log_difference + log_weight)), prediction.x0.mean(dim=0))

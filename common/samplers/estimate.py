@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from common.diffusion import Generators, Noise, Prediction, gaussian_noise
 from common.networks import Denoiser
 from common.samplers.walk import Callback, Step
 
-__all__ = ["estimate_states", "estimates", "single_step"]
+__all__ = ["estimate_states", "estimates", "has_pairs", "single_step"]
 
 
 def single_step(
@@ -61,7 +62,6 @@ def estimates(
     noise: Noise = gaussian_noise,
     generator: Generators = None,
     antithetic: bool = False,
-    max_batch: int | None = None,
     callback: Callback | None = None,
     **conditioning: Tensor,
 ) -> Prediction:
@@ -75,7 +75,6 @@ def estimates(
         generator: source of randomness, one for all or one a case; a case draws its levels in their order.
         antithetic: where a level comes twice in a row, the second state has the noise of the first with the other sign
             (``run_generator``).
-        max_batch: states that the network sees at a time; ``None`` takes all together.
         callback: sees K steps, each of all cases.
         **conditioning: for the network, tensors (B, …).
 
@@ -92,9 +91,12 @@ def estimates(
         fresh = noise(x, generator) if twin is None else twin
         drawn = fresh if antithetic and twin is None else None
         states.append(denoiser.schedule.add_noise(x, fresh, level))
-    return estimate_states(
-        denoiser, torch.stack(states), levels, max_batch=max_batch, callback=callback, **conditioning
-    )
+    return estimate_states(denoiser, torch.stack(states), levels, callback=callback, **conditioning)
+
+
+def has_pairs(levels: Sequence[int]) -> bool:
+    """Whether a level comes twice in a row, so that ``estimates`` can make antithetic pairs."""
+    return any(level == following for level, following in pairwise(levels))
 
 
 def estimate_states(
@@ -102,7 +104,6 @@ def estimate_states(
     states: Tensor,
     levels: Sequence[int],
     *,
-    max_batch: int | None = None,
     callback: Callback | None = None,
     **conditioning: Tensor,
 ) -> Prediction:
@@ -112,7 +113,6 @@ def estimate_states(
         denoiser: estimates image and noise.
         states: (K, B, C, …).
         levels: of the K states, without ``CLEAN``.
-        max_batch: states that the network sees at a time; ``None`` takes all together.
         callback: sees K steps, each of all cases.
         **conditioning: for the network, tensors (B, …).
 
@@ -127,13 +127,8 @@ def estimate_states(
         denoiser.schedule.alpha_bar(level)
     x, t = states.flatten(0, 1), torch.tensor(list(levels), device=states.device).repeat_interleave(cases)
     repeated = {key: value.repeat(count, *(1,) * (value.ndim - 1)) for key, value in conditioning.items()}
-    size = max_batch or len(x)
-    parts = []
-    for start in range(0, len(x), size):
-        part = slice(start, start + size)
-        parts.append(denoiser(x[part], t[part], **{key: value[part] for key, value in repeated.items()}))
-    x0 = torch.cat([part.x0 for part in parts]).unflatten(0, (count, cases))
-    eps = torch.cat([part.eps for part in parts]).unflatten(0, (count, cases))
+    found = denoiser(x, t, **repeated)
+    x0, eps = (each.unflatten(0, (count, cases)) for each in (found.x0, found.eps))
     if callback is not None:
         for i, level in enumerate(levels):
             callback(Step(i, level, states[i], x0[i], eps[i]))

@@ -60,8 +60,9 @@ class GradientGuidance:
 class ClassifierFreeGuidance:
     """Move from the unconditional prediction past the conditional one: ε' = ε_u + w (ε_c - ε_u) (Ho & Salimans 2022).
 
-    The sampler's own call is the unconditional one; x̂_0 is kept in range as the denoiser does. Where it has the same
-    conditioning as the conditional one, with other values, both are one batch.
+    Samplers let it ``predict``: the two predictions are mixed as the network makes them, and x̂_0 is kept in range
+    after that, as the denoiser does it. Where both have the same conditioning, with other values, they are one batch.
+    Called as other guidance is, it mixes the prediction that it is given, in range already, with a conditional one.
 
     Args:
         denoiser: called with ``conditioning`` besides.
@@ -76,25 +77,25 @@ class ClassifierFreeGuidance:
         """Return the guided prediction."""
         if self.scale == 0:
             return prediction
-        return self._between(x_t, t, prediction, self.denoiser(x_t, t, **self.conditioning))
+        return self._between(x_t, t, prediction, self.denoiser.unclipped(x_t, t, **self.conditioning))
 
     def predict(self, x_t: Tensor, t: int, **unconditional: Any) -> Prediction:
         """The guided prediction of states (B, C, …), whose unconditional one is not known yet."""
+        if self.scale == 0:
+            return self.denoiser(x_t, t, **unconditional)
         pairs = [(unconditional.get(key), value) for key, value in self.conditioning.items()]
         alike = len(pairs) == len(unconditional) and all(_same_shape(*pair) for pair in pairs)
-        if self.scale == 0 or not alike:
-            return self(x_t, t, self.denoiser(x_t, t, **unconditional))
+        if not alike:
+            return self(x_t, t, self.denoiser.unclipped(x_t, t, **unconditional))
         both = {key: torch.cat([unconditional[key], value]) for key, value in self.conditioning.items()}
-        prediction, cases = self.denoiser(torch.cat([x_t, x_t]), t, **both), x_t.shape[0]
+        prediction, cases = self.denoiser.unclipped(torch.cat([x_t, x_t]), t, **both), x_t.shape[0]
         halves = (prediction.of_cases(part) for part in (slice(None, cases), slice(cases, None)))
         return self._between(x_t, t, *halves)
 
     def _between(self, x_t: Tensor, t: int, prediction: Prediction, conditional: Prediction) -> Prediction:
         eps = prediction.eps + self.scale * (conditional.eps - prediction.eps)
-        guided = Prediction.from_eps(eps, x_t, self.denoiser.schedule, t)
-        if self.denoiser.clip is not None:
-            guided = Prediction.from_x0(self.denoiser.clip(guided.x0), x_t, self.denoiser.schedule, t)
-        return guided._replace(variance=prediction.variance)
+        guided = Prediction.from_eps(eps, x_t, self.denoiser.schedule, t)._replace(variance=prediction.variance)
+        return self.denoiser.clipped(guided, x_t, t)
 
 
 def _same_shape(first: Any, second: Any) -> bool:

@@ -86,7 +86,6 @@ def patched_estimate(
     *,
     noise: Noise = gaussian_noise,
     generator: Generators = None,
-    max_batch: int | None = None,
     callback: Callback | None = None,
     **conditioning: Tensor,
 ) -> Tensor:
@@ -99,7 +98,6 @@ def patched_estimate(
         patches: of ``patch_boxes``; their paste regions cover the image.
         noise: kind of noise; one field a case, of which every box takes its part.
         generator: source of randomness, one for all or one a case.
-        max_batch: states that the network sees at a time; ``None`` takes all boxes of all cases together.
         callback: sees the estimates, one call a box.
         **conditioning: for the network, tensors (B, …).
 
@@ -113,7 +111,7 @@ def patched_estimate(
     inside = box_mask(x, [patch.box for patch in patches])[:, None].bool()
     states = torch.where(inside, noised, x)
     levels = [level] * len(patches)
-    estimates = estimate_states(denoiser, states, levels, max_batch=max_batch, callback=callback, **conditioning).x0
+    estimates = estimate_states(denoiser, states, levels, callback=callback, **conditioning).x0
     weights = box_mask(x, [patch.paste for patch in patches])
     weights = (weights / weights.sum(dim=0))[:, None]
     return (weights * estimates).sum(dim=0)

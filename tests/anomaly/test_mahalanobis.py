@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from common.anomaly import mahalanobis
+from common.anomaly import body_region, mahalanobis
 from common.errors import InputError
 
 
@@ -111,3 +111,15 @@ def test_impossible_options_are_refused():
         mahalanobis(image, reconstructions, ridge=0)
     with pytest.raises(InputError, match="terms"):
         mahalanobis(image, reconstructions, terms="root")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [(20, 24), (20, 22, 24)], ids=["2d", "3d"])
+def test_region_closes_holes_and_leaves_the_margin(size):
+    image = torch.zeros(2, 2, *size)
+    body, ventricle = (torch.zeros(size) for _ in range(2))
+    body[tuple(slice(2, length - 3) for length in size)] = 1
+    ventricle[tuple(slice(8, 13) for _ in size)] = 1
+    image[:, 1] = 0.5 * body * (1 - ventricle)
+    region = body_region(image)
+    assert region.dtype == torch.bool
+    assert torch.equal(region, body.bool().expand(2, 1, *size))

@@ -15,7 +15,7 @@ from common.anomaly import (
     smooth_residual,
     tv_residual,
 )
-from common.anomaly.filters import dilate, gaussian_smooth, grey_closing, quantile, tv_denoise
+from common.anomaly.filters import dilate, gaussian_smooth, grey_closing, tv_denoise
 from common.errors import InputError
 
 SHAPES = [(2, 1, 24, 20), (2, 1, 12, 10, 8)]
@@ -92,12 +92,11 @@ def test_filters_are_scipys(shape):
         np.testing.assert_array_equal(
             grey_closing(x, size)[case, 0].numpy(), ndimage.grey_closing(image, size=size, mode="nearest")
         )
-        assert quantile(x, 0.95)[case].item() == pytest.approx(np.percentile(image, 95), abs=1e-6)
 
 
 def test_cases_do_not_see_each_other():
     x = rand(SHAPES[0])
-    for function in (lambda y: gaussian_smooth(y, 2.0), lambda y: grey_closing(y, 5), lambda y: quantile(y, 0.5)):
+    for function in (lambda y: gaussian_smooth(y, 2.0), lambda y: grey_closing(y, 5)):
         torch.testing.assert_close(function(x)[1:], function(x[1:]))
 
 

@@ -1,5 +1,6 @@
 import json
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from monai.data import MetaTensor
 
 from common.anomaly import PostProcessd, Threshold, clean_map, clean_mask, resolve_threshold
 from common.errors import InputError
+from common.files import sha256
 
 
 def test_median_removes_single_pixels_and_keeps_blobs():
@@ -61,10 +63,22 @@ def test_other_settings_are_named(tmp_path, caplog):
     path = tmp_path / "threshold.json"
     THRESHOLD.save(path)
     with caplog.at_level(logging.WARNING):
-        resolve_threshold(path, {"noise_level": 350, "other": 1})
+        resolve_threshold(path, {"noise_level": 350})
         assert not caplog.records
-        resolve_threshold(path, {"noise_level": 200})
-    assert "noise_level: 350 → 200" in caplog.text
+        resolve_threshold(path, {"noise_level": 200, "mirror": True})
+    assert "noise_level: 350 → 200, mirror: not known then → True" in caplog.text
+
+
+def test_other_weights_are_named(tmp_path, caplog):
+    path, weights, others = (tmp_path / name for name in ("threshold.json", "model.pt", "others.pt"))
+    weights.write_bytes(b"weights")
+    others.write_bytes(b"others")
+    replace(THRESHOLD, weights_sha256=sha256(weights)).save(path)
+    with caplog.at_level(logging.WARNING):
+        PostProcessd(path, weights=weights)
+        assert not caplog.records
+        PostProcessd(path, weights=others)
+    assert "with other weights than" in caplog.text
 
 
 @pytest.mark.parametrize("content", ["{", "{}", json.dumps({"value": 1}), None])

@@ -26,10 +26,9 @@ def test_deviation_does_not_depend_on_how_levels_are_batched(shape, max_batch):
     x, levels = batch(shape), [180, 90, 120]
     calls: list[Step] = []
     denoiser = gaussian_denoiser(0.3, 0.5, SCHEDULE)
+    denoiser.max_batch = max_batch
     seeds = list(range(shape[0]))
-    found = reverse_deviation(
-        denoiser, x, levels, generator=case_generators(seeds), max_batch=max_batch, callback=calls.append
-    )
+    found = reverse_deviation(denoiser, x, levels, generator=case_generators(seeds), callback=calls.append)
     assert [(step.i, step.t) for step in calls] == [(0, 180), (1, 90), (2, 120)]
     assert denoiser.evaluations == 3 * shape[0]
     alone = reverse_deviation(denoiser, x[[1]], levels, generator=case_generators([1]))

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from common.anomaly import HealthyStatistics, mahalanobis
-from common.diffusion import NoiseSchedule, to_image_range, to_model_range
+from common.diffusion import NoiseSchedule, gaussian_noise, to_image_range, to_model_range
+from common.diffusion.noise.gaussian import OppositeGenerator
 from common.errors import InputError
 from common.inferers import EnsembleInferer
 from common.networks import Denoiser
@@ -47,14 +48,37 @@ def test_more_samples_vary_less_from_run_to_run() -> None:
 
 
 def test_counts_its_evaluations() -> None:
-    made = EnsembleInferer(schedule=SCHEDULE, progress=False, noise_levels=[100, 300], num_samples=3, max_batch=5)
+    made = EnsembleInferer(schedule=SCHEDULE, progress=False, noise_levels=[100, 300], num_samples=3)
     made(IMAGE, toy_network)
     assert made.evaluations == 2 * 6
     assert made.evaluations_per_slice == 6
 
 
-def test_states_in_one_call_or_several_are_the_same() -> None:
-    torch.testing.assert_close(run(max_batch=64)["anomaly_map"], run(max_batch=1)["anomaly_map"])
+def test_antithetic_runs_do_not_repeat_the_pairs_of_a_run() -> None:
+    single, several = (run(antithetic=True, num_restorations=count)["anomaly_map"] for count in (1, 2))
+    assert (single - several).abs().max() > 1e-3
+
+
+def test_runs_are_opposite_where_a_run_has_no_pairs() -> None:
+    sources: list[bool] = []
+
+    def noise(x: torch.Tensor, generator: Any = None) -> torch.Tensor:
+        sources.extend(isinstance(each, OppositeGenerator) for each in generator)
+        return gaussian_noise(x, generator)
+
+    run(antithetic=True, num_restorations=2, noise_levels=[100, 300], num_samples=1, noise=noise)
+    assert sources == [False, True] * 4
+
+
+def test_variance_counts_what_runs_differ_among_each_other() -> None:
+    options: dict[str, Any] = {"noise_levels": [300], "num_samples": 1}
+    assert not run(**options)["uncertainty"].any()
+    assert run(**options, num_restorations=4)["uncertainty"].mean() > 1e-3
+
+
+def test_an_empty_image_has_all_results() -> None:
+    made = EnsembleInferer(schedule=SCHEDULE, progress=False)
+    assert set(made(torch.zeros_like(IMAGE), toy_network)) == set(run())
 
 
 def test_the_covariance_is_an_option() -> None:

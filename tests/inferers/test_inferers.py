@@ -6,7 +6,8 @@ import torch
 from monai.data import MetaTensor, decollate_batch, list_data_collate
 
 from common.anomaly import residual
-from common.diffusion import NoiseSchedule, case_generators, case_seed
+from common.diffusion import NoiseSchedule, case_generators, case_seed, gaussian_noise
+from common.diffusion.noise.gaussian import OppositeGenerator
 from common.errors import InputError
 from common.inferers import (
     ANDiInferer,
@@ -15,6 +16,7 @@ from common.inferers import (
     DenoisingAutoencoderInferer,
     PartialDiffusionInferer,
     PatchedInferer,
+    RestorationInferer,
     SynomalyInferer,
     ThorInferer,
 )
@@ -32,8 +34,8 @@ FEW: dict[str, tuple[type[AnomalyInferer], dict[str, Any]]] = {
     "andi": (ANDiInferer, {"num_inference_steps": 5}),
     "synomaly": (SynomalyInferer, {"max_stages": 3, "tolerance": -1.0, "min_component": 4}),
     "autoddpm": (AutoDDPMInferer, {"num_inference_steps": 4, "inpaint_steps": 3, "resample_steps": 2}),
-    "pddpm": (PatchedInferer, {"patch_size": [9, 11]}),
-    "pddpm, overlapping": (PatchedInferer, {"patch_size": [9, 11], "overlap": "average"}),
+    "pddpm": (PatchedInferer, {"prediction_type": "epsilon", "patch_size": [9, 11]}),
+    "pddpm, overlapping": (PatchedInferer, {"prediction_type": "epsilon", "patch_size": [9, 11], "overlap": "average"}),
 }
 
 
@@ -198,6 +200,18 @@ def test_bad_options_are_refused_when_made(options):
         make("ddpm", **options)
 
 
+@pytest.mark.parametrize("kind", [ThorInferer, AutoDDPMInferer])
+def test_an_unknown_perceptual_distance_is_refused_at_once(kind):
+    with pytest.raises(InputError, match="perceptual 'ssim'"):
+        kind(schedule=SCHEDULE, perceptual="ssim")
+
+
+@pytest.mark.parametrize("kind", [DenoisingAutoencoderInferer, PatchedInferer, RestorationInferer])
+def test_networks_that_output_the_image_are_the_default(kind):
+    assert kind(schedule=SCHEDULE).prediction_type == "sample"
+    assert kind(schedule=SCHEDULE, prediction_type="epsilon").prediction_type == "epsilon"
+
+
 def test_thor_takes_the_polarity_of_anomalies(network):
     image = torch.full((1, 1, 16, 16), 0.5)
     image[..., 4:8, 4:8] = 1.0
@@ -211,7 +225,6 @@ def test_thor_takes_the_polarity_of_anomalies(network):
         ThorInferer(schedule=SCHEDULE, difference="brightest")
 
 
-@torch.no_grad()
 @torch.no_grad()
 def test_a_mirrored_slice_gives_the_mirrored_map(network):
     network = copy.deepcopy(network)
@@ -242,6 +255,24 @@ def test_mirrored_antithetic_runs_do_not_depend_on_the_batch(network, name):
         torch.testing.assert_close(alone[key], together[key][1:2], atol=1e-4, rtol=0)
     plain = make(name, **options | {"antithetic": False})(image, network, brain_mask=region, seeds=[1, 2, 3])
     assert not torch.allclose(plain["anomaly_map"], together["anomaly_map"], atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("runs", "opposite"), [(1, 0), (2, 2), (3, 2), (4, 4)])
+def test_a_pair_of_runs_sees_the_slice_from_the_same_side(network, runs, opposite):
+    """Noise that is opposite in the mirrored slice would cancel nothing."""
+    signs: list[bool] = []
+    drawn: list[torch.Tensor] = []
+
+    def noise(x, generator):
+        signs.extend(isinstance(each, OppositeGenerator) for each in generator)
+        drawn.append(gaussian_noise(x, generator))
+        return drawn[-1]
+
+    inferer = make("ddpm", num_inference_steps=1, num_restorations=runs, antithetic=True, mirror=True, noise=noise)
+    inferer(images(1, (16, 24)), network)
+    assert signs == 2 * ([False, True] * runs)[:runs]
+    assert drawn[0].abs().unique(dim=0).shape[0] == 2 * runs - opposite
 
 
 @torch.no_grad()

@@ -254,6 +254,32 @@ def test_segmentations_agree_where_the_image_says_it_all() -> None:
     assert torch.equal(found["pseudo_healthy"], IMAGE)
 
 
+def test_variance_is_that_of_all_masks_of_both_sides() -> None:
+    def one_sided(x: torch.Tensor, timesteps: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+        """1 for slices that are bright on the left."""
+        left = (image[..., :8, :].mean(dim=(1, 2, 3)) > image[..., 8:, :].mean(dim=(1, 2, 3))).float()
+        return left.reshape(-1, 1, 1, 1).expand_as(x)
+
+    ramp = torch.linspace(0.9, 0.1, 16)[:, None].expand(2, 1, 16, 16)
+    found = ensemble(mirror=True)(ramp, one_sided)
+    assert isinstance(found, dict)
+    torch.testing.assert_close(found["anomaly_map"], torch.full_like(ramp, 0.5))
+    torch.testing.assert_close(found["uncertainty"], torch.full_like(ramp, 0.25))
+
+
+def test_antithetic_runs_draw_their_masks_from_opposite_noise() -> None:
+    starts: list[torch.Tensor] = []
+
+    def still(x: torch.Tensor, timesteps: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+        starts.append(x)
+        return torch.zeros_like(x)
+
+    ensemble(num_samples=3, num_inference_steps=1, num_restorations=2, antithetic=True)(IMAGE[:1], still)
+    first, second = starts[0].chunk(2)
+    assert torch.equal(first, -second)
+    assert first.unique(dim=0).shape[0] == 3
+
+
 def test_segmentations_of_volumes_have_uncertainty_too() -> None:
     volume = torch.stack([IMAGE, torch.zeros_like(IMAGE), IMAGE], dim=-1)
     found = ensemble()(volume, segmenter)

@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.anomaly import clean_map, dilate, gaussian_smooth, harmonic_mean, quantile, residual
+from common.anomaly import clean_map, dilate, gaussian_smooth, harmonic_mean, residual
 from common.diffusion import NoiseSchedule, Prediction, StaticClip, sampling_levels, to_image_range, to_model_range
 from common.inferers import region_mask
 from common.networks import Denoiser
+from common.quantile import quantile
 from common.samplers import inpaint, partial_diffusion, thor_sample
 from tests.exact import constant_noise, toy_field, toy_image, toy_network
 

@@ -84,9 +84,9 @@ def test_anoddpm_of_other_readings(variance, levels, image):
 )
 @pytest.mark.parametrize("max_batch", [1, 50])
 def test_andi(levels, deviation, max_batch):
-    denoiser = Denoiser(toy_network, LINEAR, clip=None)
+    denoiser = Denoiser(toy_network, LINEAR, clip=None, max_batch=max_batch)
     x = to_model_range(toy_image())
-    found = reverse_deviation(denoiser, x, levels, noise=constant_noise(toy_field()), max_batch=max_batch)
+    found = reverse_deviation(denoiser, x, levels, noise=constant_noise(toy_field()))
     assert denoiser.evaluations == len(levels)
     check(found.map, deviation, 1e-7)
     assert found.map.sum().item() == pytest.approx(deviation[0], rel=1e-4)

@@ -22,13 +22,12 @@ def test_same_as_one_level_after_the_other(shape, max_batch):
     generators = case_generators(range(shape[0]))
     alone = [single_step(denoiser, x, level, generator=generators) for level in LEVELS]
     seen: list[Step] = []
-    counted = Denoiser(toy_network, SCHEDULE)
+    counted = Denoiser(toy_network, SCHEDULE, max_batch=max_batch)
     together = estimates(
         counted,
         x,
         LEVELS,
         generator=case_generators(range(shape[0])),
-        max_batch=max_batch,
         callback=seen.append,
     )
     torch.testing.assert_close(together.x0, torch.stack([each.x0 for each in alone]))
@@ -64,8 +63,8 @@ def test_conditioning_goes_with_its_case(max_batch):
         batches.append(len(state))
         return code.reshape(-1, 1, 1, 1).expand_as(state) * 0.1 + 0 * state
 
-    denoiser = Denoiser(network, SCHEDULE, "sample")
-    result = estimates(denoiser, x, [100, 200, 300], max_batch=max_batch, code=code).x0
+    denoiser = Denoiser(network, SCHEDULE, "sample", max_batch=max_batch)
+    result = estimates(denoiser, x, [100, 200, 300], code=code).x0
     assert batches == ([2, 2, 2] if max_batch == 2 else [6])
     assert torch.equal(result, torch.tensor([0.1, 0.2]).reshape(1, 2, 1, 1, 1).expand(3, 2, 1, 4, 4))
 

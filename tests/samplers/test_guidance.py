@@ -96,3 +96,16 @@ def test_with_and_without_the_condition_in_one_batch(denoiser):
     torch.testing.assert_close(together, apart, rtol=1e-5, atol=1e-5)
     plain = ddim_sample(once, start, LEVELS, guidance=ClassifierFreeGuidance(once, scale=0, label=torch.ones(2)))
     assert torch.equal(plain, ddim_sample(once, start, LEVELS))
+
+
+def test_predictions_are_mixed_before_they_are_kept_in_range():
+    """At w = 3 the mixture of what the network says, clipped once (Ho & Salimans 2022; Saharia et al. 2022)."""
+    t, loud = 300, Denoiser(lambda x, timesteps, label: x * (4 - 2 * label.reshape(-1, 1, 1, 1)), SCHEDULE, "sample")
+    nothing, healthy = torch.zeros(1), torch.ones(1)
+    found = ClassifierFreeGuidance(loud, scale=3, label=healthy).predict(START, t, label=nothing)
+    eps = [Denoiser(loud.network, SCHEDULE, "sample", None)(START, t, label=label).eps for label in (nothing, healthy)]
+    signal, sigma = SCHEDULE.signal_and_noise(t)
+    x0 = ((START - sigma * (eps[0] + 3 * (eps[1] - eps[0]))) / signal).clamp(-1, 1)
+    torch.testing.assert_close(found.x0, x0)
+    torch.testing.assert_close(signal * found.x0 + sigma * found.eps, START)
+    assert not torch.allclose(found.x0, loud(START, t, label=healthy).x0, atol=0.1)

@@ -8,6 +8,7 @@ from common.diffusion.noise.gaussian import (
     Noise,
     case_generators,
     case_seed,
+    child_generators,
     gaussian_noise,
     run_generator,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "SynomalyNoise",
     "case_generators",
     "case_seed",
+    "child_generators",
     "gaussian_noise",
     "get_noise",
     "run_generator",

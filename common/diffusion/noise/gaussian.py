@@ -17,6 +17,7 @@ __all__ = [
     "OppositeGenerator",
     "case_generators",
     "case_seed",
+    "child_generators",
     "device_of",
     "draw_cases",
     "gaussian_noise",
@@ -63,6 +64,12 @@ def run_generator(seed: int, run: int, antithetic: bool = False) -> torch.Genera
     first = run - run % 2 if antithetic else run
     generator = OppositeGenerator() if antithetic and run % 2 else torch.Generator()
     return generator.manual_seed(seed if first == 0 else case_seed(seed, first))
+
+
+def child_generators(generator: torch.Generator, count: int) -> list[torch.Generator]:
+    """Generators with seeds drawn from one; those of an ``OppositeGenerator`` are opposite, too."""
+    seeds = [int(torch.randint(2**62, (), generator=generator)) for _ in range(count)]
+    return [type(generator)().manual_seed(seed) for seed in seeds]
 
 
 def opposed(noise: Tensor, generator: Generators) -> Tensor:
