@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from common.errors import InputError, show_plainly
+from common.overrides import check_overrides
 from common.version import __version__
 
 __all__ = ["InputError", "__version__", "require"]
@@ -13,7 +14,7 @@ def require(version: str) -> None:
 
     A bundle carries its own ``common``; with two bundles in one process, or a checkout on the path, Python may
     import another copy. Minor versions may add, never take away, so a newer minor version serves. From here on bad
-    input ends the program with one line instead of a traceback.
+    input ends the program with one line instead of a traceback, and so does an override of a key that no config has.
 
     Args:
         version: ``"major.minor"`` that the bundle was written for.
@@ -22,6 +23,7 @@ def require(version: str) -> None:
         InputError: the copy that was imported is older, or of another major version.
     """
     show_plainly()
+    check_overrides()
     have = tuple(int(part) for part in __version__.split(".")[:2])
     want = tuple(int(part) for part in version.split(".")[:2])
     if have[0] != want[0] or have < want:

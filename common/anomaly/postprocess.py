@@ -14,6 +14,7 @@ from scipy import ndimage
 from skimage.morphology import remove_small_objects
 
 from common.anomaly.threshold import resolve_threshold
+from common.options import whole_number
 
 __all__ = ["PostProcessd", "clean_map", "clean_mask"]
 
@@ -56,7 +57,7 @@ class PostProcessd(Transform):
         weights: of the network, likewise.
 
     Raises:
-        InputError: the threshold is neither.
+        InputError: the threshold is neither, or sizes that are no whole numbers.
     """
 
     def __init__(
@@ -69,7 +70,8 @@ class PostProcessd(Transform):
         weights: str | Path | None = None,
     ) -> None:
         self.threshold = None if threshold is None else resolve_threshold(threshold, settings, weights)
-        self.median, self.erosion, self.min_size = median, erosion, min_size
+        self.median, self.erosion = whole_number("median", median, 1), whole_number("erosion", erosion, 0)
+        self.min_size = whole_number("min_size", min_size, 0)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the case with the cleaned map and its mask."""

@@ -79,8 +79,8 @@ def resolve_threshold(
     Raises:
         InputError: neither a positive number nor such a file.
     """
-    if isinstance(threshold, int | float):
-        return _check(float(threshold), "--threshold")
+    if not isinstance(threshold, str | Path):
+        return _check(threshold, "--threshold")
     loaded = Threshold.load(threshold)
     warn_of_changes(loaded, threshold, settings, weights)
     return loaded.value
@@ -89,4 +89,4 @@ def resolve_threshold(
 def _check(value: float, source: str | Path) -> float:
     if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
         raise InputError(source, f"threshold {value} is not a positive number", "give a value in units of the map")
-    return value
+    return float(value)

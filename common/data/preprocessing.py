@@ -44,6 +44,7 @@ from common.data.transforms import (
     SelectLeveld,
 )
 from common.errors import InputError
+from common.options import number, whole_number
 
 __all__ = ["Preprocessing", "SliceTraining"]
 
@@ -107,14 +108,14 @@ class Preprocessing(Compose):
         self.scaling = Scaling(pixdim, window, top)
         if weights is not None:
             self.scaling.check(weights)
-        size = [int(spatial_size[0]), int(spatial_size[1]), -1]
+        size = [*_size(spatial_size), -1]
         options: dict[str, Any] = {"allow_missing_keys": True}
         steps: list[Any] = [
             # Spacingd takes all `image_…` for metadata; MONAI Label has `image_path`.
             SelectItemsd([*_KEPT, "slice_mm"], **options),
             _loader(),
             EnsureTyped(_IMAGES, dtype=torch.float32, **options),
-            PicturesToVolumesd(_IMAGES, slice_mm),
+            PicturesToVolumesd(_IMAGES, None if slice_mm is None else number("slice_mm", slice_mm)),
             Orientationd(_IMAGES, axcodes=_AXES, labels=None, **options),
             BrainMaskd(brain_mask),
             HealthyMaskd(),
@@ -158,6 +159,13 @@ def _pair(name: str, value: Sequence[float] | str | None) -> tuple[float, float]
             f"{name} {value!r}", "is not a pair of numbers", f"write --{name} '[LOW,HIGH]' or none"
         ) from error
     return low, high
+
+
+def _size(value: Sequence[int]) -> tuple[int, int]:
+    """Two sizes in pixels."""
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise InputError(f"spatial_size {value}", "is no pair of sizes", "give two in pixels, e.g. [80,96]")
+    return whole_number("spatial_size", value[0], 1), whole_number("spatial_size", value[1], 1)
 
 
 def _to_binary(mask: MetaTensor) -> MetaTensor:

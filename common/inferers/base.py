@@ -27,6 +27,7 @@ from common.diffusion import (
 )
 from common.errors import InputError
 from common.networks import Denoiser
+from common.options import flag, whole_number
 from common.samplers import Callback
 
 __all__ = ["AnomalyInferer", "Restored", "check_perceptual"]
@@ -109,14 +110,13 @@ class AnomalyInferer(Inferer):
         super().__init__()
         if output not in ("dict", "anomaly_map"):
             raise InputError(f"output '{output}'", "is not known", "choose 'dict' or 'anomaly_map'")
-        if num_restorations < 1:
-            raise InputError(f"num_restorations {num_restorations}", "is too small", "use 1 or more")
         get_map(anomaly_map, {"feature": _unbound, "lpips": _unbound})
         self.schedule, self.prediction_type, self.clip = schedule, prediction_type, clip
         self.map_name, self.noise = anomaly_map, get_noise(noise)
-        self.batch_size, self.seed, self.spatial_dims = batch_size, seed, spatial_dims
-        self.num_restorations, self.antithetic, self.mirror = num_restorations, antithetic, mirror
-        self.output, self.amp, self.progress = output, amp, progress
+        self.batch_size, self.seed, self.spatial_dims = whole_number("batch_size", batch_size, 1), seed, spatial_dims
+        self.num_restorations = whole_number("num_restorations", num_restorations, 1)
+        self.antithetic, self.mirror = flag("antithetic", antithetic), flag("mirror", mirror)
+        self.output, self.amp, self.progress = output, flag("amp", amp), flag("progress", progress)
         self.evaluations = self.slices = 0
 
     def levels(self, start: int, count: int | None, spacing: str) -> list[int]:
@@ -125,8 +125,9 @@ class AnomalyInferer(Inferer):
         Raises:
             InputError: levels that the schedule does not have, more steps than levels, or an unknown spacing.
         """
-        self.schedule.alpha_bar(start)
-        return sampling_levels(start, start + 1 if count is None else count, spacing)
+        self.schedule.alpha_bar(whole_number("level", start, 0))
+        steps = start + 1 if count is None else whole_number("number of steps", count, 1)
+        return sampling_levels(start, steps, spacing)
 
     @property
     def evaluations_per_slice(self) -> int:

@@ -17,6 +17,7 @@ import torch.distributed as dist
 from common.errors import InputError
 from common.files import write_json
 from common.networks import check_weights, sha256
+from common.options import flag
 from common.version import __version__
 
 __all__ = ["Journal"]
@@ -38,7 +39,7 @@ class Journal:
         keep_going: a case that fails is written down, and the next one begins.
 
     Raises:
-        InputError: the weights are missing or damaged.
+        InputError: the weights are missing or damaged, or a switch that is neither True nor False.
     """
 
     def __init__(
@@ -50,7 +51,8 @@ class Journal:
         resume: bool = False,
         keep_going: bool = False,
     ) -> None:
-        self.output_dir, self.resume, self.keep_going = Path(output_dir), resume, keep_going
+        self.output_dir = Path(output_dir)
+        self.resume, self.keep_going = flag("resume", resume), flag("keep_going", keep_going)
         files = [weights] if isinstance(weights, str) else list(weights)
         for file in files:
             check_weights(file)

@@ -1,0 +1,43 @@
+"""Values of options that a command line or a config got wrong, refused where they come in."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from common.errors import InputError
+
+__all__ = ["flag", "number", "whole_number"]
+
+
+def flag(name: str, value: Any) -> bool:
+    """``value`` if it is True or False; a command line makes the word ``false`` a text, which would count as true.
+
+    Raises:
+        InputError: it is something else.
+    """
+    if not isinstance(value, bool):
+        raise InputError(f"{name} {value!r}", "is neither True nor False", "write True or False, as in Python")
+    return value
+
+
+def number(name: str, value: Any) -> float:
+    """``value`` if it is a finite number.
+
+    Raises:
+        InputError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InputError(f"{name} {value!r}", "is no number", "give one")
+    return value
+
+
+def whole_number(name: str, value: Any, least: int) -> int:
+    """``value`` if it is a whole number of at least ``least``.
+
+    Raises:
+        InputError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"{name} {value!r}", "cannot be used", f"give a whole number, {least} or more")
+    return value

@@ -1,0 +1,61 @@
+"""Words of ``python -m monai.bundle run`` that no config knows, which MONAI takes without a word."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+import sys
+from ast import literal_eval
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from common.errors import InputError
+
+__all__ = ["check_overrides"]
+
+
+def check_overrides(words: Sequence[str] | None = None) -> None:
+    """Stop if the command line of MONAI's bundle runner overrides a key that none of its config files has.
+
+    Args:
+        words: of the command line, the program first; by default those of the process. Other programs are left alone.
+
+    Raises:
+        InputError: such a key, with the nearest one that there is.
+    """
+    words = sys.argv if words is None else words
+    if not (words and Path(words[0]).parts[-3:-1] == ("monai", "bundle")):
+        return
+    from monai.bundle import ConfigParser, run  # MONAI's parser is there already where its runner is
+
+    given = _options(words[1:])
+    if "args_file" in given:
+        given = ConfigParser.load_config_file(given["args_file"]) | given
+    own = set(inspect.signature(run).parameters)
+    files = given.get("config_file", [])
+    known = set(ConfigParser.load_config_files(_listed(files)))
+    for option in given:
+        key = re.split("#|::", option)[0]
+        if key not in known | own | {"_meta_"}:
+            near = difflib.get_close_matches(key, known, n=1)
+            remedy = f"did you mean --{near[0]}?" if near else "leave it away; the keys are in the bundle's README"
+            raise InputError(f"--{option}", "is no key of the config", remedy)
+
+
+def _options(words: Sequence[str]) -> dict[str, Any]:
+    """``--name value`` and ``--name=value``, as Fire reads them; dashes in a name are underscores."""
+    options: dict[str, Any] = {}
+    for index, word in enumerate(words):
+        if word.startswith("--") and len(word) > 2:
+            name, equals, value = word[2:].partition("=")
+            options[name.replace("-", "_")] = value if equals else (words[index + 1 : index + 2] or [""])[0]
+    return options
+
+
+def _listed(files: Any) -> Any:
+    """A list that was written as Python, or the name of one file."""
+    if isinstance(files, str) and files.startswith(("[", "(")):
+        return literal_eval(files)
+    return files

@@ -1,0 +1,98 @@
+"""Options of a wrong kind are refused where they come in, and overrides that no config knows."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.anomaly import PostProcessd
+from common.data import Preprocessing
+from common.diffusion import NoiseSchedule
+from common.errors import InputError
+from common.inferers import Journal, PartialDiffusionInferer
+from common.options import flag, number, whole_number
+from common.overrides import check_overrides
+
+
+@pytest.mark.parametrize("value", ["false", "True", 0, None])
+def test_a_word_is_no_flag(value: Any) -> None:
+    with pytest.raises(InputError, match="neither True nor False"):
+        flag("mirror", value)
+    assert flag("mirror", True)
+
+
+@pytest.mark.parametrize("value", ["3", 1.5, True, 0, None])
+def test_whole_numbers(value: Any) -> None:
+    with pytest.raises(InputError, match="whole number, 1 or more"):
+        whole_number("median", value, 1)
+    assert whole_number("median", 1, 1) == 1
+
+
+@pytest.mark.parametrize("value", ["3", float("nan"), False, None])
+def test_numbers(value: Any) -> None:
+    with pytest.raises(InputError, match="is no number"):
+        number("slice_mm", value)
+    assert number("slice_mm", 23) == 23
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (lambda: PostProcessd(0.1, erosion=-1), "erosion -1"),
+        (lambda: PostProcessd(0.1, median="x"), "median 'x'"),  # type: ignore[arg-type]
+        (lambda: PostProcessd(0.1, min_size=1.5), "min_size 1.5"),  # type: ignore[arg-type]
+        (lambda: PostProcessd([1, 2]), "not a positive number"),  # type: ignore[arg-type]
+        (lambda: Preprocessing(spatial_size=80), "spatial_size 80"),  # type: ignore[arg-type]
+        (lambda: Preprocessing(spatial_size=[80, "a"]), "spatial_size 'a'"),  # type: ignore[list-item]
+        (lambda: Preprocessing(slice_mm="abc"), "slice_mm 'abc'"),  # type: ignore[arg-type]
+        (lambda: PartialDiffusionInferer(schedule=NoiseSchedule(), mirror="false"), "mirror 'false'"),
+        (lambda: PartialDiffusionInferer(schedule=NoiseSchedule(), noise_level="a"), "level 'a'"),  # type: ignore[arg-type]
+        (lambda: PartialDiffusionInferer(schedule=NoiseSchedule(), num_restorations=0), "num_restorations 0"),
+        (lambda: Journal("results", {}, [], resume="false"), "resume 'false'"),  # type: ignore[arg-type]
+        (lambda: Journal("results", {}, [], keep_going="no"), "keep_going 'no'"),  # type: ignore[arg-type]
+    ],
+)
+def test_are_refused_when_a_thing_is_made(made: Any, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        made()
+
+
+RUNNER = ["/site-packages/monai/bundle/__main__.py", "run"]
+
+
+@pytest.fixture
+def configs(tmp_path: Path) -> str:
+    for name, keys in (
+        ("inference.json", {"min_size": 8, "network_def": {"channels": 1}}),
+        ("more.json", {"amp": True}),
+    ):
+        (tmp_path / name).write_text(json.dumps(keys))
+    (tmp_path / "args.json").write_text(json.dumps({"config_file": str(tmp_path / "inference.json"), "min_siz": 3}))
+    return str([str(tmp_path / "inference.json"), str(tmp_path / "more.json")])
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["--min_szie", "3"], "--min_szie.*did you mean --min_size"),
+        (["--min-szie=3"], "--min_szie.*did you mean --min_size"),
+        (["--wish", "3"], "--wish.*leave it away"),
+        (["--amp", "True", "--network_de#channels", "2"], "did you mean --network_def"),
+    ],
+)
+def test_an_override_of_no_key_is_refused(configs: str, words: list[str], problem: str) -> None:
+    with pytest.raises(InputError, match=problem):
+        check_overrides([*RUNNER, "--config_file", configs, *words])
+
+
+def test_overrides_of_keys_pass(configs: str) -> None:
+    words = ["--min_size", "3", "--network_def#channels", "-1", "--amp=False", "--logging_file", "False"]
+    check_overrides([*RUNNER, f"--config_file={configs}", *words])
+    check_overrides([*RUNNER, "--config_file", configs[2:-2].split("', '")[0], "--run_id", "run"])
+
+
+def test_args_files_are_read_and_other_programs_left_alone(configs: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--min_siz"):
+        check_overrides([*RUNNER, "--args_file", str(tmp_path / "args.json")])
+    check_overrides(["/bin/anomaly-zoo", "compare", "--wish", "3"])
