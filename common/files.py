@@ -13,7 +13,27 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["sha256", "write_atomic", "write_json"]
+from common.errors import InputError
+
+__all__ = ["check_writable", "sha256", "write_atomic", "write_json"]
+
+
+def check_writable(folder: str | Path) -> None:
+    """Make a folder, with its parents, and show that files can be written into it.
+
+    Args:
+        folder: what is written for the check is removed; the folder stays.
+
+    Raises:
+        InputError: it cannot be made, or no file can be written.
+    """
+    probe = Path(folder) / f".probe.{os.getpid()}.tmp"
+    try:
+        probe.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(folder, "cannot be written", "give another folder, or its rights") from error
 
 
 def sha256(path: str | Path) -> str:
