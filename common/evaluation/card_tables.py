@@ -18,6 +18,8 @@ def middle(strengths: Sequence[float]) -> Sequence[float]:
 def card_table(card: Card) -> str:
     """A row for each kind of perturbation, at its middle strength (the worse of two), and for the attack.
 
+    Rows of fewer cases than the others say so, with the pixel AP that they are to be held against.
+
     Args:
         card: as ``robustness`` makes it.
     """
@@ -25,14 +27,20 @@ def card_table(card: Card) -> str:
     for kind, rows in _by_kind(card).items():
         worst = _worst(rows)
         lines.append(_line(kind, f"{worst['strength']:g} {worst['unit']}", worst))
+    few = " ({} cases, {:.3f} as they are)".format(*_attacked(card)) if _of_fewer(card) else ""
     for row in _middle_rows(_attacks(card), "epsilon"):
         strength = f"ε {row['epsilon']:g}"
-        lines += [_line("attack", strength, row["attack"]), _line("noise as large", strength, row["noise"])]
+        lines += [
+            _line(f"attack{few}", strength, row["attack"]),
+            _line(f"noise as large{few}", strength, row["noise"]),
+        ]
     return "\n".join(lines)
 
 
 def summary_table(cards: Mapping[str, Card]) -> str:
     """A row a bundle, highest AP first: pixel AP as it is, and what each kind changes it by at its middle strength.
+
+    Below the table stands of what cases the attacks are, where these are fewer than those of the rest.
 
     Args:
         cards: by the name of the bundle. A kind or strength that not all of them have leaves cells empty.
@@ -52,6 +60,10 @@ def summary_table(cards: Mapping[str, Card]) -> str:
     for name, row in cells.items():
         changes = " | ".join(row.get(head, "") for head in heads)
         lines.append(f"| `{name}` | {_clean(cards[name])} | {changes} |")
+    few = {name: _attacked(cards[name]) for name in cells if _of_fewer(cards[name])}
+    if few:
+        said = ", ".join(f"`{name}` {ap:.3f} ({count} cases)" for name, (count, ap) in few.items())
+        lines += ["", f"The attack and the noise as large are of fewer cases. Pixel AP of these as they are: {said}."]
     return "\n".join(lines)
 
 
@@ -70,6 +82,16 @@ def _middle_rows(rows: Sequence[Mapping[str, Any]], key: str) -> list[Mapping[st
 
 def _attacks(card: Card) -> Sequence[Mapping[str, Any]]:
     return card["attack"]["rows"] if card["attack"] else ()
+
+
+def _of_fewer(card: Card) -> bool:
+    """Whether the attack is of fewer cases than the rest."""
+    return bool(card["attack"]) and card["attack"]["cases"] < card["cases"]
+
+
+def _attacked(card: Card) -> tuple[int, float]:
+    """How many cases were attacked, and their pixel AP without it."""
+    return card["attack"]["cases"], card["attack"]["clean"]["pixel_ap"]
 
 
 def _worst(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -164,7 +164,12 @@ def card(bundle: str, ap: float) -> dict[str, Any]:
             *(about("gamma", strength, change) for strength, change in ((0.7, -0.4), (0.85, 0.01), (1.2, -0.05))),
             about("gamma", 1.5, -0.5),
         ],
-        "attack": {"method": "gradient", "rows": [{"epsilon": 0.01, "attack": row(-0.25), "noise": row(0.0)}]},
+        "attack": {
+            "method": "gradient",
+            "cases": 9,
+            "clean": {"pixel_ap": ap},
+            "rows": [{"epsilon": 0.01, "attack": row(-0.25), "noise": row(0.0)}],
+        },
         "protocol": {
             "test_set": "patients of mine",
             "split": None,
@@ -195,6 +200,17 @@ def test_cards_in_tables() -> None:
         "| `two` | 0.500 [0.10, 0.60] | -0.020 | -0.050 |  |  |",
         "| `one` | 0.400 [0.10, 0.60] | -0.020 | -0.050 | -0.250 | +0.000 |",
     ]
+
+
+def test_an_attack_on_fewer_cases_names_them() -> None:
+    few = card("few", 0.4)
+    few["attack"] |= {"cases": 4, "clean": {"pixel_ap": 0.45}}
+    rows = [line.split(" | ")[0] for line in card_table(few).splitlines()[-2:]]
+    assert rows == ["| attack (4 cases, 0.450 as they are)", "| noise as large (4 cases, 0.450 as they are)"]
+    *table, empty, last = summary_table({"few": few, "all": card("all", 0.5)}).splitlines()
+    assert len(table) == 4
+    assert empty == ""
+    assert last.endswith("of fewer cases. Pixel AP of these as they are: `few` 0.450 (4 cases).")
 
 
 def test_cards_are_recorded_and_shown(bundles: Path, tmp_path: Path) -> None:
