@@ -19,7 +19,8 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 # What Python or MONAI would import, load or parse from a bundle; anything else that is new there is a result.
 _READ_FOLDERS = frozenset({"common", "configs", "models", "scripts"})
 _READ_SUFFIXES = frozenset({".py", ".pyc", ".pyd", ".so", ".pth", ".pt", ".ts", ".json", ".yaml", ".yml", ".conf"})
-_RESULT_FOLDERS = frozenset({"eval", "runs"})
+# Where the configs of bundles write by default.
+_RESULT_FOLDERS = frozenset({"eval", "finetuned", "runs"})
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from common.release import Finding, verify_bundle
 from common.release.archive import unpack
 from common.release.manifest import manifest_text
 from common.release.package import package
+from tests.bundles import zoo
 from tests.release.tiny import OWN_FILES, write_bundle
 
 
@@ -87,6 +88,8 @@ def test_every_truncation_is_found(bundle: Path) -> None:
         ("eval/a_anomaly_map.nii.gz", "note"),
         ("eval/run.json", "note"),
         ("runs/checkpoints/checkpoint_1.pt", "note"),
+        ("finetuned/model.pt", "note"),
+        ("finetuned/json.py", "error"),
         ("notes.txt", "note"),
     ],
 )
@@ -94,6 +97,21 @@ def test_extra_files(file: str, severity: str, bundle: Path) -> None:
     (bundle / file).parent.mkdir(parents=True, exist_ok=True)
     (bundle / file).write_text("x")
     assert [(each.file, each.severity) for each in verify_bundle(bundle)] == [(file, severity)]
+
+
+@pytest.mark.parametrize("source", zoo.BUNDLES, ids=zoo.by_name)
+def test_what_a_bundle_writes_by_default_is_no_error(source: Path, bundle: Path) -> None:
+    """Results go into a folder of the bundle, and are no part of the release, whatever they are."""
+    configs = [json.loads(file.read_text()) for file in sorted((source / "configs").glob("*.json"))]
+    folders = {config["output_dir"] for config in configs if "output_dir" in config}
+    assert folders
+    for folder in folders:
+        file = bundle / folder.removeprefix("$@bundle_root + '/").removesuffix("'") / "model.pt"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("x")
+    found = verify_bundle(bundle)
+    assert len(found) == len(folders)
+    assert {each.severity for each in found} == {"note"}
 
 
 def test_missing_files_and_links(bundle: Path, tmp_path: Path) -> None:
