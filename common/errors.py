@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from types import TracebackType
 
 __all__ = ["InputError", "show_plainly", "told"]
@@ -29,16 +30,28 @@ class InputError(ValueError):
 
 
 def told(error: BaseException) -> str:
-    """What a user should read of an error: the ``InputError`` behind it, if there is one, else its first line."""
+    """What a user should read of an error: the ``InputError`` behind it, if there is one, else where it began.
+
+    Args:
+        error: with its causes. MONAI wraps what goes wrong in a config, so the first of them says most.
+    """
     cause = _input_error(error)
-    return str(cause) if cause is not None else f"{type(error).__name__}: {error}".splitlines()[0]
+    if cause is not None:
+        return str(cause)
+    *_, first = _causes(error)
+    return f"{type(first).__name__}: {first}".splitlines()[0]
 
 
-def _input_error(error: BaseException | None) -> InputError | None:
+def _input_error(error: BaseException) -> InputError | None:
     """The one in a chain of causes."""
-    while error is not None and not isinstance(error, InputError):
-        error = error.__cause__ or error.__context__
-    return error
+    return next((each for each in _causes(error) if isinstance(each, InputError)), None)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, what caused it, and so on; one that was raised ``from None`` has no cause."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 def show_plainly() -> None:
