@@ -31,7 +31,7 @@ def check_writable(folder: str | Path) -> None:
     try:
         probe.parent.mkdir(parents=True, exist_ok=True)
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(folder, "cannot be written", "give another folder, or its rights") from error
 

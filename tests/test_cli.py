@@ -136,3 +136,17 @@ def test_demo_runs_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
     assert code("demo") == 0
     assert code("demo", "--output_dir", "elsewhere", "--bundle", "ddpm", "--num_inference_steps", 351) == 0
     assert calls == [("demo_output", "thor", None), ("elsewhere", "ddpm", 351)]
+
+
+def test_table_brings_the_pages_that_are_there_up_to_date(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    docs = tmp_path / "zoo" / "bundles" / "thor" / "docs"
+    docs.mkdir(parents=True)
+    (docs / "results.json").write_text('{"results": []}')
+    words = ("table", "--update", "--bundles", docs.parents[1])
+    assert code(*words) == 2
+    assert f"error: {docs.parents[1]}: has no page with tables" in capsys.readouterr().err
+    page = docs / "README.md"
+    page.write_text("<!-- results: bundle -->\n<!-- /results -->\n")
+    assert code(*words) == 0
+    assert capsys.readouterr().out.split() == [str(page)]
+    assert page.read_text() != "<!-- results: bundle -->\n<!-- /results -->\n"

@@ -17,7 +17,7 @@ def test_a_folder_that_can_be_written_is_made_and_left_empty(tmp_path: Path) -> 
 @pytest.mark.parametrize("name", ["file", "file/below"])
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="file.*: cannot be written → give another folder, or its rights"):
+    with pytest.raises(InputError, match=r"file.*: cannot be written → give another folder, or its rights"):
         check_writable(tmp_path / name)
 
 

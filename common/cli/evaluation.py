@@ -273,7 +273,7 @@ class EvaluationCommands:
             name: of the experiment, the ``id`` in the bundles' ``docs/results.json``.
             bundles: the folder that holds them, as of ``list``.
             update: instead of printing, bring the tables in the README beside that folder and in those of the
-                bundles up to date.
+                bundles up to date, as far as these pages are there.
         """
         from common.evaluation.table import results_table, update_tables
 
@@ -282,8 +282,11 @@ class EvaluationCommands:
         if not update:
             print(results_table(found, str(name)))
             return
-        pages = [folder.parent / "README.md", *(bundle / "docs" / "README.md" for bundle in found)]
-        more = [folder.parent / name for name in ("docs/comparison.md", "benchmarks/README.md")]
-        for page in [*pages, *(page for page in more if page.is_file())]:
+        pages = [folder.parent / each for each in ("README.md", "docs/comparison.md", "benchmarks/README.md")]
+        pages += [bundle / "docs" / "README.md" for bundle in found]
+        there = [page for page in pages if page.is_file()]
+        if not there:
+            raise InputError(folder, "has no page with tables", "write docs/README.md of a bundle")
+        for page in there:
             update_tables(page, found)
             print(page)

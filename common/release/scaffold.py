@@ -107,9 +107,7 @@ def _inferer(dotted: str, made: str, like: Path) -> str:
         problem = f"has an inferer '{dotted}' that cannot be copied"
         raise InputError(like, problem, "begin with a bundle of the zoo") from error
     code = re.sub(rf"\b{re.escape(name)}\b", made, code)
-    return code.replace(
-        '"""', '"""TODO: the method in one line, and its paper. Change `restore`; this is what it was:\n\n', 1
-    )
+    return code.replace('"""', _FIRST_LINE, 1)
 
 
 def _metadata(metadata: dict[str, Any], name: str, like: str) -> dict[str, Any]:

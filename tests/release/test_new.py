@@ -95,7 +95,9 @@ def test_a_change_of_the_code_changes_the_result(overrides: Any, volumes: Path, 
 @pytest.mark.parametrize("like", zoo.BUNDLES, ids=zoo.by_name)
 def test_begins_with_any_bundle(like: Path, tmp_path: Path) -> None:
     made = new_bundle("other", like, tmp_path)
-    compile((made / "other_inferer.py").read_text(), "other_inferer.py", "exec")
+    code = (made / "other_inferer.py").read_text()
+    compile(code, "other_inferer.py", "exec")
+    assert code.startswith('"""TODO: the method in one line')
     assert zoo.read(made, "inference.json")["inferer"]["_target_"] == "other_inferer.OtherInferer"
     assert [path.name for path in tmp_path.iterdir()] == ["other"]
 
