@@ -100,7 +100,7 @@ def test_help_is_fast() -> None:
 def test_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bundle(tmp_path, "thor", version="0.1.0", supervision="unsupervised", description="Temporal\n harmonisation.")
     bundle(tmp_path, "andi", version="0.2.0")
-    assert code("list", "--bundles", tmp_path) == 0
+    assert code("list", "--bundles_dir", tmp_path) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["name", "version", "supervision", "description"]
     assert lines[1].split() == ["andi", "0.2.0", "?"]
@@ -109,12 +109,12 @@ def test_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_list_refuses_what_it_cannot_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for folder, problem in ((tmp_path / "no", "is no folder"), (tmp_path, "holds no bundle")):
-        assert code("list", "--bundles", folder) == 2
+        assert code("list", "--bundles_dir", folder) == 2
         assert f"error: {folder}: {problem} → give the folder that holds the bundles" in capsys.readouterr().err
     bundle(tmp_path, "thor")
     file = tmp_path / "thor" / "configs" / "metadata.json"
     file.write_text("{")
-    assert code("list", "--bundles", tmp_path) == 2
+    assert code("list", "--bundles_dir", tmp_path) == 2
     assert f"error: {file}: is not usable metadata" in capsys.readouterr().err
 
 
@@ -123,7 +123,7 @@ def test_list_looks_below_the_working_folder(
 ) -> None:
     bundle(tmp_path / "bundles", "thor", version="9.8.7")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("common.cli.folders.__file__", str(tmp_path / "elsewhere" / "common" / "cli" / "folders.py"))
+    monkeypatch.setattr("common.bundles.__file__", str(tmp_path / "elsewhere" / "common" / "bundles.py"))
     assert code("list") == 0
     assert "9.8.7" in capsys.readouterr().out
 
@@ -142,7 +142,7 @@ def test_table_brings_the_pages_that_are_there_up_to_date(tmp_path: Path, capsys
     docs = tmp_path / "zoo" / "bundles" / "thor" / "docs"
     docs.mkdir(parents=True)
     (docs / "results.json").write_text('{"results": []}')
-    words = ("table", "--update", "--bundles", docs.parents[1])
+    words = ("table", "--update", "--bundles_dir", docs.parents[1])
     assert code(*words) == 2
     assert f"error: {docs.parents[1]}: has no page with tables" in capsys.readouterr().err
     page = docs / "README.md"

@@ -10,6 +10,7 @@ import fire
 from common.cli.bundles import BundleCommands
 from common.cli.data import DataCommands
 from common.cli.evaluation import EvaluationCommands
+from common.cli.words import checked_words
 from common.errors import InputError
 
 __all__ = ["Zoo", "main"]
@@ -26,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv: the words behind the program's name; None takes those of the process.
     """
     try:
-        fire.Fire(Zoo(), command=None if argv is None else [*argv], name="anomaly-zoo")
+        words = checked_words(sys.argv[1:] if argv is None else argv, Zoo)
+        fire.Fire(Zoo(), command=words, name="anomaly-zoo")
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -6,7 +6,7 @@ import importlib
 import json
 from pathlib import Path
 
-from common.cli.folders import bundle_folder, named
+from common.bundles import bundle_folder, find_bundle, find_bundles
 from common.errors import InputError
 
 __all__ = ["BundleCommands"]
@@ -15,17 +15,17 @@ __all__ = ["BundleCommands"]
 class BundleCommands:
     """What there is, and how it comes and goes."""
 
-    def list(self, bundles: str | None = None) -> None:
+    def list(self, bundles_dir: str | None = None) -> None:
         """List the bundles: name, version, supervision, description.
 
         Args:
-            bundles: the folder that holds them; by default the one of this repository, or ./bundles.
+            bundles_dir: the folder that holds them; by default the one of this repository, or ./bundles.
         """
-        folder = bundle_folder(bundles)
+        folder = bundle_folder(bundles_dir)
         rows = [("name", "version", "supervision", "description")]
         rows += [_row(file) for file in sorted(folder.glob("*/configs/metadata.json"))]
         if len(rows) == 1:
-            raise InputError(folder, "holds no bundle", "give the folder that holds the bundles with --bundles")
+            raise InputError(folder, "holds no bundle", "give the folder that holds the bundles with --bundles_dir")
         widths = [max(len(row[column]) for row in rows) for column in range(3)]
         for row in rows:
             print("  ".join([*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[3]]))
@@ -40,25 +40,25 @@ class BundleCommands:
             bundle: the bundle that looks for it.
             num_inference_steps: how many steps its sampler takes; by default as many as the bundle says.
         """
-        importlib.import_module("common.demo").run(str(output_dir), str(bundle), num_inference_steps)
+        importlib.import_module("common.demo").run(output_dir, bundle, num_inference_steps)
 
-    def new(self, name: str, like: str = "ddpm", bundles: str | None = None) -> None:
+    def new(self, name: str, like: str = "ddpm", bundles_dir: str | None = None) -> None:
         """Begin a new bundle: a whole one that runs, with the one method to fill in.
 
         Args:
             name: of the bundle.
             like: the bundle whose configs, network and weights it begins with.
-            bundles: the folder that gets it, as of ``list``.
+            bundles_dir: the folder that gets it, as of ``list``.
         """
         from common.release.scaffold import new_bundle
 
-        print(new_bundle(str(name), named([like], bundles)[0], bundle_folder(bundles)))
+        print(new_bundle(name, find_bundle(bundles_dir, like), bundle_folder(bundles_dir)))
 
     def package(
         self,
         *names: str,
         out: str = "dist",
-        bundles: str | None = None,
+        bundles_dir: str | None = None,
         base_url: str | None = None,
         replace: bool = False,
     ) -> None:
@@ -67,13 +67,13 @@ class BundleCommands:
         Args:
             names: of bundles, or their folders; none for all.
             out: where the zips, SHA256SUMS and model_info.json go.
-            bundles: the folder that holds the bundles, as of ``list``.
+            bundles_dir: the folder that holds the bundles, as of ``list``.
             base_url: the address at which the zips will lie.
             replace: write over a release of the same version that has other content.
         """
         from common.release import package
 
-        for path in package(named(names, bundles), str(out), base_url=base_url, replace=replace):
+        for path in package(find_bundles(bundles_dir, names or "all"), out, base_url=base_url, replace=replace):
             print(path)
 
     def download(self, name: str, source: str, version: str | None = None, bundle_dir: str = ".") -> None:
@@ -87,7 +87,7 @@ class BundleCommands:
         """
         from common.release import download
 
-        print(download(str(name), str(source), None if version is None else str(version), str(bundle_dir)))
+        print(download(name, source, version, bundle_dir))
 
     def verify(self, bundle: str, manifest_sha256: str | None = None) -> None:
         """Compare every file of an unpacked release with its manifest; exit code 1 if one that would be read differs.
@@ -98,7 +98,7 @@ class BundleCommands:
         """
         from common.release import verify_bundle
 
-        findings = verify_bundle(str(bundle), None if manifest_sha256 is None else str(manifest_sha256))
+        findings = verify_bundle(bundle, manifest_sha256)
         for finding in findings:
             print(f"{finding.severity:<6} {finding.file} {finding.problem}")
         errors = sum(finding.severity == "error" for finding in findings)
@@ -112,7 +112,7 @@ class BundleCommands:
         output: str,
         format: str | None = None,
         network: str = "network_def",
-        bundles: str | None = None,
+        bundles_dir: str | None = None,
     ) -> None:
         """Write a network as a file that runs without MONAI: inputs are image, noise level and what else it takes.
 
@@ -121,11 +121,11 @@ class BundleCommands:
             output: the file.
             format: pt2 (torch.export) or onnx; by default what the file's name ends in.
             network: id of its definition in inference.json.
-            bundles: the folder that holds the bundles, as of ``list``.
+            bundles_dir: the folder that holds the bundles, as of ``list``.
         """
         from common.release.export import export
 
-        made = export(named([bundle], bundles)[0], str(output), format, network)
+        made = export(find_bundle(bundles_dir, bundle), output, format, network)
         sizes = "any size and batch" if made["free"] else "any batch"
         print(f"{output}: {', '.join(made['inputs'])}; {sizes}; differs by {made['largest_difference']:.1g} at most")
 

@@ -25,7 +25,7 @@ class DataCommands:
         from common.data.discovery import discover
         from common.data.integrity import check_cases, report, table
 
-        cases = discover(str(dataset), split=None if split is None else str(split), strict=False)
+        cases = discover(dataset, split=split, strict=False)
         problems = check_cases(cases, channels=channels)
         errors = sum(problem.severity == "error" for problem in problems)
         if json:
@@ -61,10 +61,7 @@ class DataCommands:
         """
         from common.data.lesions import plant_dataset
 
-        split = None if split is None else str(split)
-        shapes_dir = None if shapes_dir is None else str(shapes_dir)
-        options = {"split": split, "shapes_dir": shapes_dir, "seed": int(seed), "repeats": int(repeats)}
-        print(plant_dataset(str(dataset), str(output_dir), **options))  # type: ignore[arg-type]
+        print(plant_dataset(dataset, output_dir, split=split, shapes_dir=shapes_dir, seed=seed, repeats=repeats))
 
 
 def _summary(cases: Sequence[Mapping[str, Any]]) -> str:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from common.cli.folders import bundle_folder
+from common.bundles import bundle_folder, find_bundle
 from common.errors import InputError
 
 __all__ = ["EvaluationCommands"]
@@ -52,21 +52,21 @@ class EvaluationCommands:
         from common.evaluation.comparison import compare, summary_of
 
         results = compare(
-            str(data),
-            str(out),
-            bundles_dir=bundle_folder(bundles_dir),
+            data,
+            out,
+            bundles_dir=bundles_dir,
             bundles=bundles,
-            split=None if split is None else str(split),
+            split=split,
             settings=settings,
             weights=weights,
             max_cases=max_cases,
             device=device,
-            draws=int(draws),
-            seed=int(seed),
+            draws=draws,
+            seed=seed,
             score_only=score_only,
         )
         if results:
-            print(summary_of(results, str(out)))
+            print(summary_of(results, out))
         if results.get("failures"):
             raise SystemExit(1)
 
@@ -105,14 +105,14 @@ class EvaluationCommands:
 
         failures = calibrate(
             bundle,
-            str(data),
-            bundles_dir=bundle_folder(bundles_dir),
-            fpr=float(fpr),
-            split=None if split is None else str(split),
+            data,
+            bundles_dir=bundles_dir,
+            fpr=fpr,
+            split=split,
             settings=settings,
             weights=weights,
             output=out,
-            calibrated_on=None if calibrated_on is None else str(calibrated_on),
+            calibrated_on=calibrated_on,
             device=device,
         )
         for name, error in failures.items():
@@ -143,15 +143,13 @@ class EvaluationCommands:
         """
         from common.evaluation.record import record, record_measured
 
-        words = {"data": None if data is None else str(data), "command": None if command is None else str(command)}
-        options: dict[str, Any] = {"bundles_dir": bundle_folder(bundles_dir), "bundles": bundles, **words}
-        if not Path(str(folder), "results.json").is_file():
-            files = record_measured(str(folder), **options)
+        options: dict[str, Any] = {"data": data, "command": command, "bundles_dir": bundles_dir, "bundles": bundles}
+        if not Path(folder, "results.json").is_file():
+            files = record_measured(folder, **options)
         elif id is None:
             raise InputError(folder, "is a comparison", "give it an --id, by which tables find it")
         else:
-            title = None if name is None else str(name)
-            files = record(str(folder), name=str(id), title=title, **options)
+            files = record(folder, name=id, title=name, **options)
         for file in files:
             print(file)
 
@@ -191,24 +189,24 @@ class EvaluationCommands:
         from common.evaluation.robustness import robustness, robustness_of
 
         options: dict[str, Any] = {
-            "bundles_dir": bundle_folder(bundles_dir),
-            "split": None if split is None else str(split),
+            "bundles_dir": bundles_dir,
+            "split": split,
             "settings": settings,
             "weights": weights,
-            "max_cases": int(max_cases),
-            "attack_cases": int(attack_cases),
-            "strengths": str(strengths),
+            "max_cases": max_cases,
+            "attack_cases": attack_cases,
+            "strengths": strengths,
             "device": device,
         }
-        if bundle != "all" and isinstance(bundle, str) and "," not in bundle:
-            folder = Path(str(out or f"robustness_{Path(bundle).name}"))
-            card = robustness(bundle, str(data), folder, **options)
+        if bundle != "all" and "," not in bundle:
+            folder = Path(out or f"robustness_{find_bundle(bundles_dir, bundle).name}")
+            card = robustness(bundle, data, folder, **options)
             worst = min(card["perturbations"], key=lambda row: row["change"])
             change = f"{worst['kind']} {worst['strength']:g} changes it by {worst['change']:+.3f}"
             print(f"pixel AP {card['clean']['pixel_ap']:.3f}; {change} → {folder / 'robustness.html'}")
             return
-        folder = Path(str(out or "robustness"))
-        cards, failures = robustness_of(bundle, str(data), folder, **options)
+        folder = Path(out or "robustness")
+        cards, failures = robustness_of(bundle, data, folder, **options)
         if cards:
             print((folder / "summary.md").read_text(encoding="utf-8"))
         if failures:
@@ -250,37 +248,37 @@ class EvaluationCommands:
 
         made, failures = curves(
             bundle,
-            str(data),
-            str(out),
-            bundles_dir=bundle_folder(bundles_dir),
-            split=None if split is None else str(split),
+            data,
+            out,
+            bundles_dir=bundles_dir,
+            split=split,
             settings=settings,
             weights=weights,
             points=points,
-            max_cases=int(max_cases),
-            cases_at_once=int(cases_at_once),
+            max_cases=max_cases,
+            cases_at_once=cases_at_once,
             device=device,
         )
         if made:
-            print((Path(str(out)) / "summary.md").read_text(encoding="utf-8"))
+            print(Path(out, "summary.md").read_text(encoding="utf-8"))
         if failures:
             raise SystemExit(1)
 
-    def table(self, name: str = "ixi_planted", bundles: str | None = None, update: bool = False) -> None:
+    def table(self, name: str = "ixi_planted", bundles_dir: str | None = None, update: bool = False) -> None:
         """Print the figures of all bundles in one experiment as a Markdown table, best first.
 
         Args:
             name: of the experiment, the ``id`` in the bundles' ``docs/results.json``.
-            bundles: the folder that holds them, as of ``list``.
+            bundles_dir: the folder that holds them, as of ``list``.
             update: instead of printing, bring the tables in the README beside that folder and in those of the
                 bundles up to date, as far as these pages are there.
         """
         from common.evaluation.table import results_table, update_tables
 
-        folder = bundle_folder(bundles)
+        folder = bundle_folder(bundles_dir)
         found = [file.parents[1] for file in sorted(folder.glob("*/docs/results.json"))]
         if not update:
-            print(results_table(found, str(name)))
+            print(results_table(found, name))
             return
         pages = [folder.parent / each for each in ("README.md", "docs/comparison.md", "benchmarks/README.md")]
         pages += [bundle / "docs" / "README.md" for bundle in found]

@@ -21,8 +21,6 @@ from common.version import __version__
 
 __all__ = [
     "BundleRun",
-    "find_bundle",
-    "find_bundles",
     "names_file",
     "one_set_each",
     "overrides_of",
@@ -40,36 +38,6 @@ _ELSEWHERE = {
 def names_file(key: str) -> bool:
     """Whether an entry of ``inference.json`` is the path of a file that belongs to a set of weights."""
     return key in ("threshold", "statistics") or key.endswith("weights")
-
-
-def find_bundle(folder: Path, name: str) -> Path:
-    """A bundle by the name of its folder, or by its path.
-
-    Raises:
-        InputError: there is none.
-    """
-    for path in (Path(name), folder / name):
-        if (path / "configs" / "inference.json").is_file() and (path / "configs" / "metadata.json").is_file():
-            return path.resolve()
-    raise InputError(f"bundle '{name}'", "is not there", f"use a path, or one of those in {folder} (anomaly-zoo list)")
-
-
-def find_bundles(folder: Path, names: str | Sequence[str] = "all") -> list[Path]:
-    """All bundles of a folder in alphabetical order, or those named (a list, or separated by commas).
-
-    Raises:
-        InputError: the folder holds none, one of the names is not there, or comes twice.
-    """
-    if names == "all":
-        found = sorted(file.parents[1].resolve() for file in folder.glob("*/configs/metadata.json"))
-        if not found:
-            raise InputError(folder, "holds no bundle", "give the folder that holds the bundles with --bundles_dir")
-        return found
-    words = names.split(",") if isinstance(names, str) else [str(name) for name in names]
-    found = [find_bundle(folder, word.strip()) for word in words if word.strip()]
-    if not found or len({path.name for path in found}) < len(found):
-        raise InputError(f"bundles {names}", "name none, or one twice", "write --bundles all, or --bundles a,b")
-    return found
 
 
 def one_set_each(weights: str | None, bundles: Sequence[Path]) -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from common.anomaly import HealthyStatistics
+from common.bundles import find_bundles
 from common.data import Case, load_cases
 from common.errors import InputError, told
 from common.evaluation.bundle import (
     BundleRun,
-    find_bundles,
     one_set_each,
     overrides_of,
     read_settings,
@@ -26,7 +26,7 @@ def calibrate(
     bundles: str | Sequence[str],
     dataset_dir: str,
     *,
-    bundles_dir: Path,
+    bundles_dir: str | Path | None = None,
     fpr: float = 0.01,
     split: str | None = None,
     settings: str | None = None,
@@ -41,7 +41,7 @@ def calibrate(
         bundles: name or path; several, or ``all``.
         dataset_dir: healthy scans; masks, where there are any, must be empty. In a data set that says which cases are
             healthy (``label`` 0) the others are left out.
-        bundles_dir: the folder of the bundles.
+        bundles_dir: the folder of the bundles, as of ``bundle_folder``.
         fpr: share of false positives, in (0, 1).
         split: of the data set.
         settings: JSON of overrides (``read_settings``).

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from common.bundles import find_bundles
 from common.data import Case, load_cases
 from common.errors import InputError, told
 from common.evaluation.bench import Bench
 from common.evaluation.bundle import (
     BundleRun,
-    find_bundles,
     names_file,
     one_set_each,
     overrides_of,
@@ -50,7 +50,7 @@ def curves(
     dataset_dir: str,
     output_dir: str | Path,
     *,
-    bundles_dir: Path,
+    bundles_dir: str | Path | None = None,
     split: str | None = None,
     settings: str | None = None,
     weights: str | None = None,
@@ -68,7 +68,7 @@ def curves(
         bundles: names, or ``all``.
         dataset_dir: cases with masks, or the label 0.
         output_dir: gets a folder a bundle.
-        bundles_dir: the folder of the bundles.
+        bundles_dir: the folder of the bundles, as of ``bundle_folder``.
         split: of the data set.
         settings: JSON of overrides of all points (``read_settings``).
         weights: in place of the bundles' own, a file or a folder (``overrides_of``).

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from common.bundles import find_bundle
 from common.errors import InputError
-from common.evaluation.bundle import find_bundle
 from common.files import write_json
 
 __all__ = ["entry_of", "record", "record_measured"]
@@ -23,7 +23,7 @@ _PATH = re.compile(r"""(?:^|[\s'"=(\[,])(?:/[\w.~-]+/|~/|[A-Za-z]:[\\/])""")
 def record(
     folder: str | Path,
     *,
-    bundles_dir: Path,
+    bundles_dir: str | Path | None = None,
     name: str,
     title: str | None = None,
     data: str | None = None,
@@ -34,7 +34,7 @@ def record(
 
     Args:
         folder: of the comparison.
-        bundles_dir: the folder of the bundles.
+        bundles_dir: the folder of the bundles, as of ``bundle_folder``.
         name: of the experiment, ``id`` in the files.
         title: of its rows; by default what the entry of this name has had.
         data: the cases in words; by default how many they are.
@@ -76,7 +76,7 @@ def record(
 def record_measured(
     folder: str | Path,
     *,
-    bundles_dir: Path,
+    bundles_dir: str | Path | None = None,
     data: str | None = None,
     command: str | None = None,
     bundles: str | Sequence[str] = "all",
@@ -85,7 +85,7 @@ def record_measured(
 
     Args:
         folder: of one of them, or of one in each folder.
-        bundles_dir: the folder of the bundles.
+        bundles_dir: the folder of the bundles, as of ``bundle_folder``.
         data: the cases in words; by default how many they are.
         command: that repeats it; by default that of the card or curve.
         bundles: names separated by commas, or all that have one.

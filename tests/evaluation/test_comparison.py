@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from common.anomaly import Threshold
+from common.bundles import find_bundles
 from common.errors import InputError
-from common.evaluation.bundle import find_bundles, one_set_each, overrides_of, read_settings
+from common.evaluation.bundle import one_set_each, overrides_of, read_settings
 from common.evaluation.calibration import quantile_interval, subject_hash
 from common.evaluation.comparison.bootstrap import draw_subjects, interval, metrics_of, paired, pixel_ap_of, subjects_of
 from common.evaluation.comparison.case import CaseRecord, Cost, fingerprint

@@ -103,7 +103,7 @@ def test_begins_with_any_bundle(like: Path, tmp_path: Path) -> None:
 
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["new", "mine", "--like", str(LIKE), "--bundles", str(tmp_path)])
+    main(["new", "mine", "--like", str(LIKE), "--bundles_dir", str(tmp_path)])
     assert capsys.readouterr().out.strip() == str(tmp_path / "mine")
 
 

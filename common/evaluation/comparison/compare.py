@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from common.bundles import find_bundles
 from common.data import Case, discover, load_cases
 from common.errors import InputError, told
-from common.evaluation.bundle import find_bundles, one_set_each, overrides_of, read_settings, the_process_as_before
+from common.evaluation.bundle import one_set_each, overrides_of, read_settings, the_process_as_before
 from common.evaluation.comparison.bootstrap import draw_subjects, interval, metrics_of, paired, subjects_of
 from common.evaluation.comparison.case import CaseRecord, fingerprint
 from common.evaluation.comparison.leaks import Finding, check_data, check_scores, check_threshold
@@ -34,7 +35,7 @@ def compare(
     dataset_dir: str,
     output_dir: str | Path,
     *,
-    bundles_dir: Path,
+    bundles_dir: str | Path | None = None,
     bundles: str | Sequence[str] = "all",
     split: str | None = None,
     settings: str | None = None,
@@ -50,7 +51,7 @@ def compare(
     Args:
         dataset_dir: cases with masks, or the label 0.
         output_dir: of the files; ``cases/<bundle>/`` in it keeps the maps, and what is there is not computed again.
-        bundles_dir: the folder of the bundles.
+        bundles_dir: the folder of the bundles, as of ``bundle_folder``.
         bundles: names, or ``all``.
         split: of the data set.
         settings: JSON of overrides (``read_settings``).

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from common.bundles import find_bundle
 from common.data import load_cases
 from common.diffusion import case_seed
 from common.errors import InputError
 from common.evaluation.bench import Bench, PreparedCase
 from common.evaluation.bundle import (
     BundleRun,
-    find_bundle,
     names_file,
     overrides_of,
     read_settings,
@@ -51,7 +51,7 @@ def robustness(
     dataset_dir: str,
     output_dir: str | Path,
     *,
-    bundles_dir: Path,
+    bundles_dir: str | Path | None = None,
     split: str | None = None,
     settings: str | None = None,
     weights: str | None = None,
@@ -69,7 +69,7 @@ def robustness(
         bundle: name or path.
         dataset_dir: cases with masks, or the label 0.
         output_dir: of the files.
-        bundles_dir: the folder of the bundles.
+        bundles_dir: the folder of the bundles, as of ``bundle_folder``.
         split: of the data set.
         settings: JSON of overrides (``read_settings``).
         weights: in place of the bundle's own, a file or a folder (``overrides_of``).

@@ -8,8 +8,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from common.bundles import find_bundles
 from common.errors import told
-from common.evaluation.bundle import find_bundles, one_set_each
+from common.evaluation.bundle import one_set_each
 from common.evaluation.card_tables import summary_table
 from common.evaluation.robustness.card import robustness
 from common.files import write_atomic
@@ -18,7 +19,12 @@ __all__ = ["robustness_of"]
 
 
 def robustness_of(
-    bundles: str | Sequence[str], dataset_dir: str, output_dir: str | Path, *, bundles_dir: Path, **options: Any
+    bundles: str | Sequence[str],
+    dataset_dir: str,
+    output_dir: str | Path,
+    *,
+    bundles_dir: str | Path | None = None,
+    **options: Any,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """Make the card of each bundle in a folder of its name, and ``summary.md``; a card that is there stays.
 
@@ -26,7 +32,7 @@ def robustness_of(
         bundles: names, or ``all``.
         dataset_dir: cases with masks, or the label 0.
         output_dir: of the folders.
-        bundles_dir: the folder of the bundles.
+        bundles_dir: the folder of the bundles, as of ``bundle_folder``.
         **options: of ``robustness``.
 
     Returns:
