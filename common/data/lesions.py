@@ -22,6 +22,7 @@ from common.data.kinds import kind
 from common.data.transforms import BrainMaskd, PicturesToVolumesd
 from common.diffusion import case_seed
 from common.errors import InputError
+from common.files import check_writable
 
 __all__ = ["CONTRASTS", "blob", "plant", "plant_dataset", "tissue"]
 
@@ -177,11 +178,12 @@ def plant_dataset(
         as it was.
 
     Raises:
-        InputError: data or shapes that cannot be used.
+        InputError: data or shapes that cannot be used, or a folder that cannot be written.
     """
     if not contrasts:
         raise InputError("contrasts", "are empty", "give at least one")
     shapes = [] if shapes_dir is None else _shape_files(Path(shapes_dir))
+    check_writable(output_dir)
     prepare = Compose(
         [
             LoadImaged(["image", "brain_mask"], ensure_channel_first=True, image_only=True, allow_missing_keys=True),

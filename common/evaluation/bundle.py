@@ -25,6 +25,7 @@ __all__ = [
     "one_set_each",
     "overrides_of",
     "read_settings",
+    "settings_for",
     "the_process_as_before",
 ]
 
@@ -74,6 +75,38 @@ def read_settings(path: str | Path | None) -> dict[str, dict[str, Any]]:
     return settings
 
 
+def settings_for(bundles: Sequence[Path], path: str | Path | None) -> dict[str, dict[str, Any]]:
+    """The overrides of each bundle as ``read_settings`` gives them, looked at for slips.
+
+    Args:
+        bundles: those that will run. Overrides of others are fine, as long as these stand in the same folders.
+        path: of the JSON file.
+
+    Raises:
+        InputError: as ``read_settings``; a bundle that is not there, or a key of ``*`` that none of the bundles has.
+    """
+    settings = read_settings(path)
+    known = {each.name for bundle in bundles for each in bundle.parent.iterdir()} | {"*"}
+    unknown = sorted(set(settings) - known)
+    if unknown:
+        raise InputError(path, f"names bundles that are not there: {', '.join(unknown)}", "see anomaly-zoo list")
+    configs = [_config(bundle) for bundle in bundles]
+    slips = sorted(key for key in settings.get("*", {}) if not any(_has(config, key) for config in configs))
+    if slips:
+        problem = f"sets {', '.join(slips)} under '*', which no bundle has"
+        raise InputError(path, problem, "write the name as inference.json has it, or leave it away")
+    return settings
+
+
+def _config(bundle: Path) -> dict[str, Any]:
+    return json.loads((bundle / "configs" / "inference.json").read_text(encoding="utf-8"))
+
+
+def _has(config: Mapping[str, Any], key: str) -> bool:
+    """Whether a config has an entry, or what holds it."""
+    return key.split("#")[0].split("::")[0] in config
+
+
 def overrides_of(
     bundle: Path, settings: Mapping[str, Mapping[str, Any]], weights: str | Path | None = None
 ) -> dict[str, Any]:
@@ -91,10 +124,10 @@ def overrides_of(
         InputError: a key that the config does not have, no such folder or file, or some of the networks of the bundle
             in it and not the others.
     """
-    config = json.loads((bundle / "configs" / "inference.json").read_text(encoding="utf-8"))
-    overrides: dict[str, Any] = {key: value for key, value in settings.get("*", {}).items() if key in config}
+    config = _config(bundle)
+    overrides: dict[str, Any] = {key: value for key, value in settings.get("*", {}).items() if _has(config, key)}
     own = settings.get(bundle.name, {})
-    unknown = sorted(key for key in own if key.split("#")[0].split("::")[0] not in config)
+    unknown = sorted(key for key in own if not _has(config, key))
     if unknown:
         raise InputError(f"settings of '{bundle.name}'", f"has no {', '.join(unknown)}", "see its inference.json")
     found: dict[str, Any] = {}
@@ -163,7 +196,7 @@ class BundleRun:
         device: str | None = None,
     ) -> None:
         self.bundle = bundle
-        config = json.loads((bundle / "configs" / "inference.json").read_text(encoding="utf-8"))
+        config = _config(bundle)
         given: dict[str, Any] = {"dataset_dir": str(dataset_dir), "split": split, **(overrides or {})}
         given |= {"progress": False} if "progress" in config else {}
         device = device or _device_of_rank()

@@ -14,9 +14,10 @@ from common.evaluation.bundle import (
     BundleRun,
     one_set_each,
     overrides_of,
-    read_settings,
+    settings_for,
     the_process_as_before,
 )
+from common.files import check_writable
 from common.networks import sha256
 
 __all__ = ["calibrate"]
@@ -44,7 +45,7 @@ def calibrate(
         bundles_dir: the folder of the bundles, as of ``bundle_folder``.
         fpr: share of false positives, in (0, 1).
         split: of the data set.
-        settings: JSON of overrides (``read_settings``).
+        settings: JSON of overrides (``settings_for``).
         weights: in place of the bundles' own: a file, for one bundle, or a folder (``overrides_of``). Of all bundles
             those are calibrated that it holds.
         output: the file to write, for one bundle; by default ``threshold.json`` beside the weights, which inference
@@ -56,13 +57,14 @@ def calibrate(
         of several bundles, those that failed, and why.
 
     Raises:
-        InputError: unusable scans or settings, or none that are healthy; for one bundle, whatever it refuses.
+        InputError: unusable scans or settings, or none that are healthy; for one bundle, whatever it refuses, and a
+            folder that cannot be written.
     """
     if not 0 < fpr < 1:
         raise InputError(f"--fpr {fpr}", "is not between 0 and 1", "use e.g. 0.01 for 1 % false positives")
     found = find_bundles(bundles_dir, bundles)
     one_set_each(weights, found)
-    given = read_settings(settings)
+    given = settings_for(found, settings)
     overrides = {bundle: overrides_of(bundle, given, weights) for bundle in found}
     if weights is not None:
         lacking = [bundle.name for bundle, changes in overrides.items() if "weights" not in changes]
@@ -74,6 +76,8 @@ def calibrate(
         raise InputError(
             f"--out {output}", f"is one file for {len(overrides)} bundles", "calibrate one, or leave it away"
         )
+    if output is not None and Path(output).is_dir():
+        raise InputError(f"--out {output}", "is a folder", "name the file to write")
     cases = _healthy(dataset_dir, split)
     said = {"calibrated_on": calibrated_on or Path(dataset_dir).resolve().name}
     failures: dict[str, str] = {}
@@ -81,10 +85,14 @@ def calibrate(
         with the_process_as_before():
             try:
                 changes.pop("threshold", None)  # which is to be found
-                changes = _with_statistics(bundle, dataset_dir, split, {**changes, **said}, cases, device)
+                changes |= said
+                asked = BundleRun(bundle, dataset_dir, split, changes, "calibrate.json", device=device)
+                target = Path(output or Path(asked.get("weights")).with_name("threshold.json"))
+                check_writable(target.parent)
+                changes = _with_statistics(asked, dataset_dir, split, changes, cases, device)
                 changes["quantile"] = 1 - fpr
                 run = BundleRun(bundle, dataset_dir, split, changes, "calibrate.json", own_handlers=True, device=device)
-                run.parser["threshold_file"] = str(output or Path(run.get("weights")).with_name("threshold.json"))
+                run.parser["threshold_file"] = str(target)
                 run.evaluator(cases).run()
             except Exception as error:  # any bundle may fail in any way, and the others must not
                 if single:
@@ -103,12 +111,16 @@ def _healthy(dataset_dir: str, split: str | None) -> list[Case]:
 
 
 def _with_statistics(
-    bundle: Path, dataset_dir: str, split: str | None, changes: dict[str, Any], cases: list[Case], device: str | None
+    asked: BundleRun,
+    dataset_dir: str,
+    split: str | None,
+    changes: dict[str, Any],
+    cases: list[Case],
+    device: str | None,
 ) -> dict[str, Any]:
     """The changes with what else a method wants to know of healthy scans, made beside its weights if need be."""
-    if not (bundle / "configs" / "statistics.json").is_file():
+    if not (asked.bundle / "configs" / "statistics.json").is_file():
         return changes
-    asked = BundleRun(bundle, dataset_dir, split, changes, "calibrate.json", device=device)
     weights, named = Path(asked.get("weights")), changes.get("statistics")
     beside = weights.with_name("statistics.json")
     if named is not None and (named == "none" or Path(named).resolve() != beside.resolve()):
@@ -116,7 +128,7 @@ def _with_statistics(
     if not beside.is_file() or HealthyStatistics.load(beside).weights_sha256 != sha256(weights):
         # They are of the plain residual, whatever the map will be.
         plain = {key: value for key, value in changes.items() if key not in ("statistics", "normalise")}
-        run = BundleRun(bundle, dataset_dir, split, plain, "statistics.json", own_handlers=True, device=device)
+        run = BundleRun(asked.bundle, dataset_dir, split, plain, "statistics.json", own_handlers=True, device=device)
         run.parser["statistics_file"] = str(beside)
         run.evaluator(cases).run()
     return {**changes, "statistics": str(beside)}

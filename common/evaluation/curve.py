@@ -21,6 +21,7 @@ from common.evaluation.bundle import (
     one_set_each,
     overrides_of,
     read_settings,
+    settings_for,
     the_process_as_before,
 )
 from common.evaluation.comparison.bootstrap import draw_subjects, interval, paired, pixel_ap_of, subjects_of
@@ -28,7 +29,7 @@ from common.evaluation.comparison.case import fingerprint
 from common.evaluation.comparison.protocol import command_of
 from common.evaluation.comparison.scores import cost_summary
 from common.evaluation.curve_tables import curve_summary, curve_table
-from common.files import write_atomic, write_json
+from common.files import check_writable, write_atomic, write_json
 from common.version import __version__
 
 __all__ = ["CURVE", "MARGIN", "curves", "default_points"]
@@ -70,7 +71,7 @@ def curves(
         output_dir: gets a folder a bundle.
         bundles_dir: the folder of the bundles, as of ``bundle_folder``.
         split: of the data set.
-        settings: JSON of overrides of all points (``read_settings``).
+        settings: JSON of overrides of all points (``settings_for``).
         weights: in place of the bundles' own, a file or a folder (``overrides_of``).
         points: JSON of the points, ``{"thor": {"20 steps": {"num_inference_steps": 20}}}``; a bundle that is not in it
             has its ``default_points``.
@@ -83,14 +84,16 @@ def curves(
         the curves, and why others failed, by the name of the bundle.
 
     Raises:
-        InputError: unusable data, settings or points, or one file of weights for several bundles.
+        InputError: unusable data, settings or points, one file of weights for several bundles, or a folder that cannot
+            be written.
     """
     found = find_bundles(bundles_dir, bundles)
     one_set_each(weights, found)
-    given, chosen = read_settings(settings), read_settings(points)
+    given, chosen = settings_for(found, settings), read_settings(points)
     listed = load_cases(dataset_dir, split, channels=None, truth="mask", twins=False)[:max_cases]
     if not listed:
         raise InputError(dataset_dir, "has no case", "give cases with masks")
+    check_writable(output_dir)
     words = {"split": split, "max_cases": max_cases, "weights": weights, "settings": settings, "points": points}
     made, failures = {}, {}
     for number, bundle in enumerate(found, 1):

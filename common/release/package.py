@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
-from common.files import sha256, write_atomic, write_json
+from common.files import check_writable, sha256, write_atomic, write_json
 from common.release.card import model_card
 from common.release.manifest import MANIFEST, manifest_text
 from common.release.versions import archive_name, parse_archive_name
@@ -47,7 +47,7 @@ def package(
 
     Raises:
         InputError: files are missing, weights are not those of ``SHA256SUMS``, there is a link, the version cannot be
-            sorted or is not in the change log, or it was released with other content.
+            sorted or is not in the change log, it was released with other content, or the folder cannot be written.
     """
     output = Path(output)
     made = {}
@@ -59,6 +59,7 @@ def package(
             raise InputError(output / name, problem, "raise 'version' in metadata.json, or give --replace")
     if not made:
         raise InputError("bundles", "are none", "name at least one bundle")
+    check_writable(output)
     for path, data in made.items():
         write_atomic(path, data)
     _write_lists(output, {path.stem for path in made}, base_url)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from common import InputError
 from common.cli import main
@@ -21,7 +22,7 @@ from common.evaluation.comparison.case import CaseRecord, fingerprint
 from common.evaluation.comparison.compare import compare
 from common.evaluation.comparison.run import Job, Processes, run_cases
 from common.evaluation.robustness import card as robustness_card
-from common.evaluation.robustness import robustness
+from common.evaluation.robustness import robustness, robustness_of
 from common.evaluation.robustness.perturbations import PERTURBATIONS
 from common.files import sha256
 from tests.bundles import zoo
@@ -124,6 +125,58 @@ def test_a_bundle_that_fails_does_not_stop_the_others(
     assert "not.pt: cannot be read as weights" in failure["error"]
     assert "failed: broken" in capsys.readouterr().out
     assert "broken" in (tmp_path / "out" / "report.html").read_text()
+
+
+COMMANDS = {
+    "compare": "compare {data} {out} --bundles dae",
+    "curve": "curve dae {data} {out}",
+    "robustness": "robustness dae {data} {out} --attack_cases 0",
+    "robustness of two": "robustness dae,ddpm {data} {out} --attack_cases 0",
+    "calibrate": "calibrate dae {data} --out {out}",
+}
+
+
+@pytest.mark.parametrize("words", COMMANDS.values(), ids=[*COMMANDS])
+def test_slips_stop_a_command_before_a_network_runs(
+    words: str,
+    pictures: Path,
+    settings: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(torch.nn.Module, "__call__", None)
+
+    def told(out: Path) -> str:
+        given = words.format(data=pictures, out=out).split()
+        with pytest.raises(SystemExit) as stop:
+            main([*given, "--split", "training", "--settings", str(settings)])
+        assert stop.value.code == 2
+        return capsys.readouterr().err
+
+    (tmp_path / "file").touch()
+    assert "cannot be written → give another folder" in told(tmp_path / "file" / "out")
+    settings.write_text('{"*": {"nosie_level": 1, "spatial_size": [32, 32]}}')
+    assert "sets nosie_level under '*', which no bundle has" in told(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_key_of_all_is_for_the_bundles_that_have_it(
+    pictures: Path, settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A card is made under settings of which the bundle has none, where another of the chosen ones has them."""
+    assert "num_inference_steps" not in zoo.read(zoo.named("dae"), "inference.json")
+    content = json.loads(settings.read_text())
+    settings.write_text(json.dumps({**content, "*": {"num_inference_steps": 1}}))
+
+    def run(*args: Any, **options: Any) -> None:
+        raise ArithmeticError("it runs")
+
+    monkeypatch.setattr(robustness_card, "BundleRun", run)
+    _, failures = robustness_of(NAMES, str(pictures), tmp_path, split="validation", settings=str(settings))
+    assert failures == dict.fromkeys(NAMES, "ArithmeticError: it runs")
+    with pytest.raises(InputError, match="num_inference_steps under '\\*'"):
+        robustness("dae", str(pictures), tmp_path, split="validation", settings=str(settings))
 
 
 def test_processes_share_the_cases(pictures: Path, settings: Path, tmp_path: Path) -> None:

@@ -248,6 +248,9 @@ def test_plant_dataset_refuses(tmp_path: Path) -> None:
     picture(tmp_path / "small" / "a.png", head().T[20:200].copy())
     with pytest.raises(InputError, match="197×180 and has no brain mask"):
         plant_dataset(tmp_path / "small", tmp_path / "out", split=None)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file: cannot be written"):
+        plant_dataset(tmp_path / "nowhere", tmp_path / "file")
 
 
 def test_shapes_that_do_not_fit_are_refused(tmp_path: Path) -> None:

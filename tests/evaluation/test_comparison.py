@@ -12,7 +12,7 @@ import pytest
 from common.anomaly import Threshold
 from common.bundles import find_bundles
 from common.errors import InputError
-from common.evaluation.bundle import one_set_each, overrides_of, read_settings
+from common.evaluation.bundle import one_set_each, overrides_of, read_settings, settings_for
 from common.evaluation.calibration import quantile_interval, subject_hash
 from common.evaluation.comparison.bootstrap import draw_subjects, interval, metrics_of, paired, pixel_ap_of, subjects_of
 from common.evaluation.comparison.case import CaseRecord, Cost, fingerprint
@@ -303,6 +303,7 @@ def test_bundles_are_found_by_name_and_unknown_ones_are_refused(tmp_path: Path) 
     settings = {"*": {"noise_level": 2, "other": 3}, "beta": {"noise_level": 4}}
     assert overrides_of(tmp_path / "alpha", settings) == {"noise_level": 2}
     assert overrides_of(tmp_path / "beta", settings) == {"noise_level": 4}
+    assert overrides_of(tmp_path / "beta", {"*": {"weights#0": 1, "other#0": 1}}) == {"weights#0": 1}
     with pytest.raises(InputError, match="has no nois_level"):
         overrides_of(tmp_path / "beta", {"beta": {"nois_level": 4}})
 
@@ -318,6 +319,29 @@ def test_bundles_are_found_by_name_and_unknown_ones_are_refused(tmp_path: Path) 
     one_set_each(str(model), find_bundles(tmp_path, "beta"))
     with pytest.raises(InputError, match="one file for 2 bundles"):
         one_set_each(str(model), find_bundles(tmp_path))
+
+
+def test_settings_are_for_bundles_and_keys_that_are_there(tmp_path: Path) -> None:
+    for name, config in (("one", '{"a": 1, "b": {"c": 1}}'), ("two", '{"a": 1, "d": 1}')):
+        (tmp_path / "zoo" / name / "configs").mkdir(parents=True)
+        (tmp_path / "zoo" / name / "configs" / "inference.json").write_text(config)
+    one, two = tmp_path / "zoo" / "one", tmp_path / "zoo" / "two"
+    file = tmp_path / "settings.json"
+    for text, bundles in (
+        ('{"*": {"a": 2, "d": 2}}', [one, two]),
+        ('{"*": {"b#c": 2, "b::c": 2}}', [one]),
+        ('{"one": {"a": 2}, "two": {"other": 2}}', [one]),  # that of others is not looked at
+    ):
+        file.write_text(text)
+        assert settings_for(bundles, file) == read_settings(file)
+    assert settings_for([one], None) == {}
+    for text, words in (
+        ('{"*": {"a": 2, "d": 2, "e#c": 3}}', r"settings\.json: sets d, e#c under '\*', which no bundle has"),
+        ('{"three": {"a": 2}}', r"settings\.json: names bundles that are not there: three"),
+    ):
+        file.write_text(text)
+        with pytest.raises(InputError, match=words):
+            settings_for([one], file)
 
 
 def test_settings_are_read_with_their_paths(tmp_path: Path) -> None:

@@ -130,6 +130,12 @@ def test_a_version_is_released_once(tmp_path: Path) -> None:
     assert package([bundle], output, replace=True)[0].read_bytes() != first
 
 
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "dist").touch()
+    with pytest.raises(InputError, match="dist: cannot be written"):
+        package([write_bundle(tmp_path)], tmp_path / "dist")
+
+
 def _link(bundle: Path) -> None:
     (bundle / "configs" / "train.json").symlink_to(bundle / "LICENSE")
 

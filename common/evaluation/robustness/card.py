@@ -21,7 +21,7 @@ from common.evaluation.bundle import (
     BundleRun,
     names_file,
     overrides_of,
-    read_settings,
+    settings_for,
     the_process_as_before,
 )
 from common.evaluation.card_tables import middle
@@ -33,7 +33,7 @@ from common.evaluation.comparison.scores import Scores
 from common.evaluation.robustness.attack import Attack, describe, equal_noise, path_of
 from common.evaluation.robustness.page import write_card
 from common.evaluation.robustness.perturbations import PERTURBATIONS, Perturb
-from common.files import write_json
+from common.files import check_writable, write_json
 from common.networks import select_device
 from common.version import __version__
 
@@ -60,6 +60,7 @@ def robustness(
     strengths: str = "all",
     draws: int = 1000,
     device: str | None = None,
+    among: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Measure a bundle on perturbed and attacked cases; write ``robustness.json``, ``.md`` and ``.html``.
 
@@ -71,24 +72,25 @@ def robustness(
         output_dir: of the files.
         bundles_dir: the folder of the bundles, as of ``bundle_folder``.
         split: of the data set.
-        settings: JSON of overrides (``read_settings``).
+        settings: JSON of overrides (``settings_for``).
         weights: in place of the bundle's own, a file or a folder (``overrides_of``).
         max_cases: use the first cases only; they are all held in memory.
         attack_cases: cases to attack, the first ones; 0 for none.
         strengths: ``all``, or ``middle`` for the middle strength of each kind and of the attack alone.
         draws: of the bootstrap over subjects.
         device: to run on.
+        among: the bundles that the settings are for, where these are more than the one.
 
     Returns:
         what ``robustness.json`` holds.
 
     Raises:
-        InputError: unusable data or settings, or no lesion in the cases.
+        InputError: unusable data or settings, no lesion in the cases, or a folder that cannot be written.
     """
     if strengths not in ("all", "middle"):
         raise InputError(f"strengths '{strengths}'", "are not known", "choose 'all' or 'middle'")
     folder = find_bundle(bundles_dir, bundle)
-    overrides = overrides_of(folder, read_settings(settings), weights)
+    overrides = overrides_of(folder, settings_for(among or [folder], settings), weights)
     listed = load_cases(dataset_dir, split, channels=None, truth="mask", twins=False)[:max_cases]
     with the_process_as_before():
         run = BundleRun(folder, dataset_dir, split, overrides, device=device)
@@ -97,6 +99,7 @@ def robustness(
         done = _stored(Path(output_dir) / "robustness.json")
         if done.get("identity") == identity:
             return done
+        check_writable(output_dir)
         bench = Bench(run, listed)
         chosen: Chosen = middle if strengths == "middle" else tuple
         short = partial(_one_step, folder, dataset_dir, split, overrides, device)

@@ -10,10 +10,10 @@ from tqdm import tqdm
 
 from common.bundles import find_bundles
 from common.errors import told
-from common.evaluation.bundle import one_set_each
+from common.evaluation.bundle import one_set_each, settings_for
 from common.evaluation.card_tables import summary_table
 from common.evaluation.robustness.card import robustness
-from common.files import write_atomic
+from common.files import check_writable, write_atomic
 
 __all__ = ["robustness_of"]
 
@@ -39,17 +39,18 @@ def robustness_of(
         the cards, and why others failed, by the name of the bundle.
 
     Raises:
-        InputError: a bundle that is not there, or one file of weights for several.
+        InputError: a bundle that is not there, unusable settings, one file of weights for several, or a folder that
+            cannot be written.
     """
     output, cards, failures = Path(output_dir), {}, {}
     found = find_bundles(bundles_dir, bundles)
     one_set_each(options.get("weights"), found)
+    settings_for(found, options.get("settings"))
+    check_writable(output)
     for number, bundle in enumerate(found, 1):
         tqdm.write(f"{bundle.name} ({number}/{len(found)})")
         try:
-            cards[bundle.name] = robustness(
-                str(bundle), dataset_dir, output / bundle.name, bundles_dir=bundles_dir, **options
-            )
+            cards[bundle.name] = robustness(str(bundle), dataset_dir, output / bundle.name, among=found, **options)
         except Exception as error:  # any bundle may fail in any way, and the others must not
             failures[bundle.name] = told(error)
             tqdm.write(f"failed: {bundle.name}: {failures[bundle.name]}")
