@@ -8,7 +8,7 @@ from typing import Literal
 from common.data.cases import FAILURE, CaseDataset, failure_reason
 from common.data.dicom import check_sources, require_highdicom, write_parametric_map, write_segmentation
 from common.data.discovery import Case, dataset_name, discover
-from common.data.integrity import Problem, check_cases, table, verify
+from common.data.integrity import Problem, check_cases, marks_anything, table, verify
 from common.data.preprocessing import Preprocessing, SliceTraining
 from common.data.scaling import SCALING_FILE, Scaling
 from common.diffusion import case_seed
@@ -42,7 +42,7 @@ def load_cases(
     dataset_dir: str | Path,
     split: str | None = None,
     channels: int | None = 1,
-    truth: Literal["mask", "label"] | None = None,
+    truth: Literal["mask", "label", "healthy"] | None = None,
     check: bool = True,
     twins: bool = True,
 ) -> list[Case]:
@@ -55,15 +55,16 @@ def load_cases(
             hash of its name, validates.
         channels: that each image must have.
         truth: what each case must bring: ``mask`` (or the label 0, which means an empty one), or ``label`` (0 is
-            healthy; or a mask, which says as much); ``None`` for methods that learn from healthy images alone. With a
-            truth a case may bring a ``twin``, an image of the same slice without the lesion, which is no case then.
+            healthy; or a mask, which says as much); with either a case may bring a ``twin``, an image of the same
+            slice without the lesion, which is no case then. ``healthy``, for methods that learn from healthy images
+            alone: no label but 0, and no mask with anything in it. ``None`` takes cases as they are.
         check: without it nothing but names is looked at: for trees of thousands of studies, in which some are bad and
             each is checked when its turn comes (``CaseDataset``).
         twins: keep them; without, each image is a case of its own, as tests want it.
 
     Raises:
         InputError: nothing found, too few cases to split, the table of everything that is wrong, cases without the
-            truth asked for, or one label in all of them.
+            truth asked for, one label in all of them, or diseased cases where healthy ones are asked for.
     """
     if not str(dataset_dir):
         raise InputError("dataset_dir", "is not given", "add --dataset_dir PATH (a folder, an image, or a datalist)")
@@ -71,26 +72,58 @@ def load_cases(
     if split is not None:
         named = any("split" in case for case in cases)
         cases = discover(dataset_dir, split, strict=check) if named else _held_out(cases, split)
-    if truth is None or not twins:  # a twin teaches what a lesion is; nothing else reads it
+    labelled = truth in ("mask", "label")
+    if not labelled or not twins:  # a twin teaches what a lesion is; nothing else reads it
         cases = [{key: value for key, value in case.items() if key != "twin"} for case in cases]
+    if truth == "healthy":
+        _refuse_labels(cases, split)
     if check:
         verify(cases, channels=channels)
-    if truth is not None:
+    if truth == "healthy":
+        _refuse_masks(cases, split)
+    elif truth is not None:
         _check_truth(cases, truth)
         cases = _with_twins(cases) if twins else cases
     return cases
 
 
 def healthy_cases(dataset_dir: str | Path, split: str | None = None, channels: int | None = 1) -> list[Case]:
-    """Those cases of a labelled data set that have the label 0; arguments and errors as of ``load_cases``.
+    """The healthy cases of a data set: those with the label 0 where it has any, else all, none of which may be ill.
+
+    Args:
+        dataset_dir: see ``load_cases``.
+        split: see ``load_cases``.
+        channels: see ``load_cases``.
 
     Raises:
-        InputError: besides, no case is healthy by its label.
+        InputError: as ``load_cases``; or no case has the label 0, and some have another, or a mask with a lesion.
     """
-    cases = [case for case in load_cases(dataset_dir, split, channels=channels) if case.get("label") == 0]
-    if not cases:
-        raise InputError(dataset_dir, "has no case with the label 0", "add healthy cases, or calibrate on other scans")
-    return cases
+    cases = load_cases(dataset_dir, split, channels=channels)
+    healthy = [case for case in cases if case.get("label") == 0]
+    if not healthy:
+        _refuse_labels(cases, split)
+        _refuse_masks(cases, split)
+    return healthy or cases
+
+
+def _refuse_labels(cases: list[Case], split: str | None) -> None:
+    ill = [case for case in cases if case.get("label")]
+    if ill:
+        raise _not_healthy(ill, cases, split, "their label")
+
+
+def _refuse_masks(cases: list[Case], split: str | None) -> None:
+    """Only masks of cases without a label are read: a label says as much, and its mask was compared with it."""
+    ill = [case for case in cases if "mask" in case and "label" not in case and marks_anything(case["mask"])]
+    if ill:
+        raise _not_healthy(ill, cases, split, "their mask")
+
+
+def _not_healthy(ill: list[Case], cases: list[Case], split: str | None, reason: str) -> InputError:
+    source = f"{len(ill)} of {len(cases)} cases (first: {ill[0]['image']})"
+    where = "data set" if split is None else f"split '{split}'"
+    remedy = f"leave them out of the {where}: healthy scans alone are used here"
+    return InputError(source, f"are not healthy by {reason}", remedy)
 
 
 def _check_truth(cases: list[Case], truth: Literal["mask", "label"]) -> None:

@@ -17,7 +17,7 @@ from common.data.consistency import Facts, Problem, odd_ones, shared_subjects
 from common.data.formats import Image, load
 from common.errors import InputError
 
-__all__ = ["Problem", "check_case", "check_cases", "report", "table", "verify"]
+__all__ = ["Problem", "check_case", "check_cases", "marks_anything", "report", "table", "verify"]
 
 _LOG = logging.getLogger(__name__)
 _SMALLEST_SIDE = 8
@@ -120,6 +120,18 @@ def verify(
         files = len({problem.file for problem in errors})
         problem = f"{len(errors)} problems in {files} files\n{table(errors[:20])}{more}\n"
         raise InputError("data set", problem, "mend or remove these files, then start again")
+
+
+def marks_anything(mask: str) -> bool:
+    """Whether a mask has a voxel above 0.
+
+    Args:
+        mask: a file that ``load`` can read.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    return bool((load(mask).array > 0).any())
 
 
 def table(problems: Sequence[Problem]) -> str:

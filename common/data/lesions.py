@@ -178,7 +178,8 @@ def plant_dataset(
         as it was.
 
     Raises:
-        InputError: data or shapes that cannot be used, or a folder that cannot be written.
+        InputError: data or shapes that cannot be used, pictures that are not healthy by label or mask, or a folder that
+            cannot be written.
     """
     if not contrasts:
         raise InputError("contrasts", "are empty", "give at least one")
@@ -194,7 +195,7 @@ def plant_dataset(
     )
     output = Path(output_dir)
     entries: dict[str, list[dict[str, Any]]] = {}
-    for index, case in enumerate(load_cases(dataset_dir, split)):
+    for index, case in enumerate(load_cases(dataset_dir, split, truth="healthy")):
         loaded = prepare({key: case[key] for key in ("image", "brain_mask") if key in case})
         picture = _picture(case, loaded["image"])
         brain = np.asarray(loaded["brain_mask"])[0, ..., 0] > 0

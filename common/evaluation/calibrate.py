@@ -8,7 +8,7 @@ from typing import Any
 
 from common.anomaly import HealthyStatistics
 from common.bundles import find_bundles
-from common.data import Case, load_cases
+from common.data import Case, healthy_cases
 from common.errors import InputError, told
 from common.evaluation.bundle import (
     BundleRun,
@@ -78,7 +78,7 @@ def calibrate(
         )
     if output is not None and Path(output).is_dir():
         raise InputError(f"--out {output}", "is a folder", "name the file to write")
-    cases = _healthy(dataset_dir, split)
+    cases = healthy_cases(dataset_dir, split, channels=None)
     said = {"calibrated_on": calibrated_on or Path(dataset_dir).resolve().name}
     failures: dict[str, str] = {}
     for bundle, changes in overrides.items():
@@ -99,15 +99,6 @@ def calibrate(
                     raise
                 failures[bundle.name] = told(error)
     return failures
-
-
-def _healthy(dataset_dir: str, split: str | None) -> list[Case]:
-    cases = load_cases(dataset_dir, split, channels=None)
-    if any(case.get("label") == 0 for case in cases):
-        cases = [case for case in cases if not case.get("label")]
-    if all(case.get("label") for case in cases):
-        raise InputError(dataset_dir, "holds no healthy scan", "calibrate on scans of healthy people")
-    return cases
 
 
 def _with_statistics(

@@ -48,8 +48,7 @@ class Calibration:
         network: in memory.
         weights: the file that it was written to; its hash stands in the threshold.
         threshold_file: to write.
-        dataset_dir: healthy scans.
-        labelled: some of the scans are not healthy, and their labels say which: take those with label 0.
+        dataset_dir: healthy scans; of a data set with labels, those with the label 0 are taken (``healthy_cases``).
         split: those that the training did not learn from.
         settings: entries of ``inference.json`` to set: the preprocessing of the training.
         rank: only the first process of a training calibrates.
@@ -63,7 +62,6 @@ class Calibration:
         weights: str | Path,
         threshold_file: str | Path,
         dataset_dir: str | Path,
-        labelled: bool = False,
         split: str = "validation",
         settings: Mapping[str, Any] | None = None,
         rank: int = 0,
@@ -76,8 +74,6 @@ class Calibration:
             "split": split,
             **(settings or {}),
         }
-        if labelled:
-            self.overrides["cases"] = "$common.data.healthy_cases(@dataset_dir, @split, channels=@in_channels)"
 
     def run(self) -> None:
         """Calibrate, and say where the threshold lies."""

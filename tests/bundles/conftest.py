@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,18 @@ def _as_before() -> Iterator[None]:
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Slices with splits, masks and labels."""
     return write_pictures(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="session")
+def healthy_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Healthy slices with splits."""
+    return write_pictures(tmp_path_factory.mktemp("healthy_pictures"), healthy=True)
+
+
+@pytest.fixture(scope="session")
+def lessons(pictures: Path, healthy_pictures: Path) -> Callable[[Path], Path]:
+    """What a bundle is trained on: healthy slices, or all of them where it learns from labels or masks."""
+    return lambda bundle: healthy_pictures if zoo.learns_from_healthy(bundle) else pictures
 
 
 @pytest.fixture(scope="session")

@@ -79,11 +79,11 @@ def write_volumes(folder: Path, **lesions: float) -> Path:
     return folder
 
 
-def write_pictures(folder: Path, training: int = 8, validation: int = 4) -> Path:
-    """Write slices as pictures, healthy ones and others in turn, in two splits."""
+def write_pictures(folder: Path, training: int = 8, validation: int = 4, *, healthy: bool = False) -> Path:
+    """Write slices as pictures in two splits: healthy ones and others in turn, or healthy ones alone."""
     splits: dict[str, list[dict[str, object]]] = {"training": [], "validation": []}
     for index in range(training + validation):
-        split, label = "training" if index < training else "validation", index % 2
+        split, label = "training" if index < training else "validation", 0 if healthy else index % 2
         drawn = brain((90, 108), index, 120.0 * label)
         name = f"{split}_{index}"
         image = picture(folder / f"{name}.png", drawn.image.clip(0, 255).astype(np.uint8))

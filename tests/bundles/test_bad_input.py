@@ -153,6 +153,44 @@ def test_data_that_cannot_be_trained_on(name: str, tmp_path: Path) -> None:
     check(refused(options, tmp_path / "output", config="train.json"), DATA[name])
 
 
+@pytest.mark.parametrize("bundle", [each for each in zoo.BUNDLES if zoo.learns_from_healthy(each)], ids=zoo.by_name)
+def test_what_learns_from_healthy_scans_is_not_given_others(bundle: Path, pictures: Path, tmp_path: Path) -> None:
+    first = f"4 of 8 cases (first: {pictures / 'training_1.png'})"
+    told = Refusal(data, first, "not healthy by their label", "leave them out of the split 'training'")
+    options = {**zoo.training_overrides(bundle), **data(pictures)}
+    check(refused(options, tmp_path / "output", bundle.name, "train.json"), told)
+
+
+def test_the_other_bundles_learn_from_labels_or_masks() -> None:
+    others = {bundle.name for bundle in zoo.BUNDLES if not zoo.learns_from_healthy(bundle)}
+    assert others == {"classifier_guided_ddim", "classifier_free_ddim", "segmentation_ensemble"}
+    for bundle in zoo.BUNDLES:
+        config = zoo.read(bundle, "train.json")
+        training, validation = (config[part]["dataset"]["data"] for part in ("train", "validate"))
+        assert validation == training.replace("training", "validation")
+
+
+@pytest.mark.parametrize("bundle", zoo.BUNDLES, ids=zoo.by_name)
+def test_calibration_takes_healthy_cases(bundle: Path) -> None:
+    for file in (bundle / "configs").glob("*.json"):
+        if file.name in ("calibrate.json", "statistics.json"):
+            assert zoo.read(bundle, file.name)["cases"].startswith("$common.data.healthy_cases(@dataset_dir, @split")
+
+
+def test_a_lesion_is_found_before_calibration_runs(overrides: Any, tmp_path: Path) -> None:
+    """No label says so: the mask does."""
+    path = good(tmp_path)
+    lesion = np.zeros(SHAPE, np.uint8)
+    lesion[20:24, 20:24] = 1
+    nifti(tmp_path / "scan_mask.nii.gz", lesion, oblique())
+    bundle = zoo.named("dae")
+    options = {**overrides(bundle), **data(tmp_path), "threshold_file": str(tmp_path / "threshold.json")}
+    with pytest.raises((RuntimeError, InputError)) as caught:
+        zoo.run(bundle, "inference.json", "calibrate.json", output_dir=str(tmp_path / "output"), **options)
+    told = Refusal(data, f"1 of 1 cases (first: {path})", "not healthy by their mask", "leave them out of the data set")
+    check(zoo.input_error(caught.value), told)
+
+
 @pytest.mark.parametrize("name", SETTINGS)
 def test_settings_that_cannot_be_used(name: str, overrides: Any, tmp_path: Path) -> None:
     if name == "device" and torch.cuda.is_available():
@@ -163,8 +201,8 @@ def test_settings_that_cannot_be_used(name: str, overrides: Any, tmp_path: Path)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_training_on_a_device_that_is_not_there(pictures: Path, tmp_path: Path) -> None:
-    options = {**zoo.training_overrides(zoo.named("thor")), "dataset_dir": str(pictures), "device": "cuda"}
+def test_training_on_a_device_that_is_not_there(healthy_pictures: Path, tmp_path: Path) -> None:
+    options = {**zoo.training_overrides(zoo.named("thor")), "dataset_dir": str(healthy_pictures), "device": "cuda"}
     check(refused(options, tmp_path / "output", config="train.json"), SETTINGS["device"])
 
 

@@ -16,8 +16,8 @@ ENCODERS = [bundle for bundle in zoo.BUNDLES if (bundle / "configs" / "pretrain_
 
 
 @pytest.mark.parametrize("bundle", ENCODERS, ids=zoo.by_name)
-def test_training_begins_with_the_pretrained_encoder(bundle: Path, pictures: Path, tmp_path: Path) -> None:
-    options = {**zoo.training_overrides(bundle), "dataset_dir": str(pictures)}
+def test_training_begins_with_the_pretrained_encoder(bundle: Path, healthy_pictures: Path, tmp_path: Path) -> None:
+    options = {**zoo.training_overrides(bundle), "dataset_dir": str(healthy_pictures)}
     before = _encoder(zoo.workflow(bundle, ["train.json"], "train", **options))
     zoo.run(bundle, "train.json", "pretrain_encoder.json", **options, output_dir=str(tmp_path))
     file = tmp_path / "encoder.pt"

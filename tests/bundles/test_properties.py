@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,9 @@ def test_inference_has_the_ids_that_monai_asks_for(
 
 @matrix
 def test_training_has_the_ids_that_monai_asks_for(
-    bundle: Path, pictures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    bundle: Path, lessons: Callable[[Path], Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    options = {**zoo.training_overrides(bundle), "dataset_dir": str(pictures), "output_dir": str(tmp_path)}
+    options = {**zoo.training_overrides(bundle), "dataset_dir": str(lessons(bundle)), "output_dir": str(tmp_path)}
     made = zoo.workflow(bundle, ["train.json"], "train", **options)
     assert missing(made.parser, TrainProperties) == []
     made.initialize()

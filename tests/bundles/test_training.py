@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,9 @@ def load(path: Path) -> Any:
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("bundle", zoo.distinct("train.json"), ids=zoo.by_name)
 def test_training_that_is_cut_and_resumed_equals_an_unbroken_one(
-    bundle: Path, workers: int, pictures: Path, tmp_path: Path
+    bundle: Path, workers: int, lessons: Callable[[Path], Path], tmp_path: Path
 ) -> None:
-    options = {**zoo.training_overrides(bundle), "num_workers": workers, "dataset_dir": str(pictures)}
+    options = {**zoo.training_overrides(bundle), "num_workers": workers, "dataset_dir": str(lessons(bundle))}
     losses: list[float] = []
 
     made = zoo.workflow(bundle, ["train.json"], "train", **options, output_dir=str(tmp_path / "whole"))
@@ -81,10 +82,10 @@ def test_training_that_is_cut_and_resumed_equals_an_unbroken_one(
 
 @pytest.mark.parametrize("bundle", zoo.distinct("train.json"), ids=zoo.by_name)
 def test_fine_tuning_begins_with_the_weights_given(
-    bundle: Path, overrides: Any, pictures: Path, tmp_path: Path
+    bundle: Path, overrides: Any, lessons: Callable[[Path], Path], tmp_path: Path
 ) -> None:
     weights = overrides(bundle)["weights"]
-    options = {**zoo.training_overrides(bundle), "dataset_dir": str(pictures), "output_dir": str(tmp_path)}
+    options = {**zoo.training_overrides(bundle), "dataset_dir": str(lessons(bundle)), "output_dir": str(tmp_path)}
     made = zoo.workflow(bundle, ["train.json"], "train", **options, finetune=weights)
     made.initialize()
     given = load(Path(weights))
@@ -93,8 +94,8 @@ def test_fine_tuning_begins_with_the_weights_given(
 
 
 @pytest.mark.parametrize("bundle", zoo.distinct("train.json", "multi_gpu_train.json"), ids=zoo.by_name)
-def test_training_on_two_processes(bundle: Path, pictures: Path, tmp_path: Path) -> None:
-    options = {**zoo.training_overrides(bundle), "max_epochs": 1, "dataset_dir": str(pictures)}
+def test_training_on_two_processes(bundle: Path, lessons: Callable[[Path], Path], tmp_path: Path) -> None:
+    options = {**zoo.training_overrides(bundle), "max_epochs": 1, "dataset_dir": str(lessons(bundle))}
     del options["device"]  # the overlay's: one for each process
     configs = [str(bundle / "configs" / name) for name in ("train.json", "multi_gpu_train.json")]
     options |= {"bundle_root": str(bundle), "output_dir": str(tmp_path)}

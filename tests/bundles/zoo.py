@@ -50,6 +50,11 @@ def read(bundle: Path, config: str) -> dict[str, Any]:
     return json.loads((bundle / "configs" / config).read_text())
 
 
+def learns_from_healthy(bundle: Path) -> bool:
+    """Whether a bundle is trained on healthy scans alone."""
+    return "truth='healthy'" in read(bundle, "train.json")["train"]["dataset"]["data"]
+
+
 def networks(config: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Name and definition of every network of a config."""
     for key, value in config.items():

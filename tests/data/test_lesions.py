@@ -241,6 +241,9 @@ def test_plant_dataset_refuses(tmp_path: Path) -> None:
     healthy_pictures(tmp_path / "healthy", 1)
     with pytest.raises(InputError, match="has no split"):
         plant_dataset(tmp_path / "healthy", tmp_path / "out", split="test")
+    (tmp_path / "ill.json").write_text(json.dumps([{"image": "healthy/s0.png", "label": 1}]))
+    with pytest.raises(InputError, match="not healthy by their label"):
+        plant_dataset(tmp_path / "ill.json", tmp_path / "out", split=None)
     with pytest.raises(InputError, match="holds no NIfTI"):
         plant_dataset(tmp_path / "healthy", tmp_path / "out", shapes_dir=tmp_path / "none")
     with pytest.raises(InputError, match="contrasts"):

@@ -10,7 +10,7 @@ from monai.data import MetaTensor
 from monai.transforms import Compose
 from PIL import Image
 
-from common.data import Preprocessing, SliceTraining, load_cases
+from common.data import Preprocessing, SliceTraining, healthy_cases, load_cases
 from common.data.brain_mask import MNI_AFFINE, MNI_SHAPE, estimate_brain_mask, mni_brain_mask
 from common.data.transforms import AntiAliasd, FullScaled, PicturesToVolumesd, RobustIntensityd, SelectLeveld
 from common.errors import InputError
@@ -279,6 +279,44 @@ def test_cases_without_the_truth_that_training_needs_are_refused(tmp_path):
         load("mask", a={"label": 0}, b={"label": 1})
     with pytest.raises(InputError, match="are healthy by their label → add cases that are diseased"):
         load("label", a={"label": 0}, b={"label": 0})
+
+
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [({"label": 1}, "label"), ({"mask": "c.png"}, "mask"), ({"mask": "c.png", "label": 2}, "label")],
+)
+def test_healthy_cases_are_all_that_healthy_training_takes(tmp_path, entry, reason):
+    for name in "abc":
+        Image.fromarray(np.eye(20, dtype=np.uint8) * 255).save(tmp_path / f"{name}.png")
+    Image.fromarray(np.zeros((20, 20), np.uint8)).save(tmp_path / "empty.png")
+    healthy = [{"image": "a.png"}, {"image": "b.png", "mask": "empty.png"}, {"image": "c.png", "label": 0}]
+
+    def load(*entries):
+        (tmp_path / "datalist.json").write_text(json.dumps({"training": entries}))
+        return load_cases(tmp_path, "training", truth="healthy")
+
+    assert len(load(*healthy)) == 3
+    first = f"2 of 5 cases (first: {tmp_path / 'b.png'})"
+    with pytest.raises(InputError) as caught:
+        load(*healthy, {"image": "b.png", **entry}, {"image": "a.png", **entry})
+    assert str(caught.value).startswith(f"{first}: are not healthy by their {reason} → leave them out of the split")
+
+
+def test_healthy_cases_of_a_data_set(tmp_path):
+    """Those with the label 0 where there are any; else all, and none may be ill."""
+    for name in "abc":
+        Image.fromarray(np.eye(20, dtype=np.uint8) * 255).save(tmp_path / f"{name}.png")
+
+    def names(*entries):
+        (tmp_path / "datalist.json").write_text(json.dumps(entries))
+        return [case["case"] for case in healthy_cases(tmp_path)]
+
+    ill, marked = {"image": "b.png", "label": 1}, {"image": "c.png", "mask": "a.png"}
+    assert names({"image": "a.png", "label": 0}, ill, marked) == ["a"]
+    assert names({"image": "a.png"}, {"image": "b.png"}) == ["a", "b"]
+    for other, reason in ((ill, "label"), (marked, "mask")):
+        with pytest.raises(InputError, match=f"1 of 2 cases .* not healthy by their {reason} → .* of the data set"):
+            names({"image": "a.png"}, other)
 
 
 def test_a_set_without_splits_is_split_by_subject(tmp_path):

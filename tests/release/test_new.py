@@ -20,7 +20,7 @@ from common.networks import check_weights
 from common.release import package
 from common.release.scaffold import new_bundle
 from tests.bundles import zoo
-from tests.bundles.conftest import _as_before, overrides, pictures, volumes  # noqa: F401 (fixtures)
+from tests.bundles.conftest import _as_before, healthy_pictures, overrides, volumes  # noqa: F401 (fixtures)
 from tests.bundles.test_metadata import FILES
 from tests.bundles.test_properties import missing
 
@@ -57,8 +57,8 @@ def test_has_the_ids_that_monai_asks_for(bundle: Path) -> None:
     )
 
 
-def test_trains(bundle: Path, pictures: Path, tmp_path: Path) -> None:  # noqa: F811
-    options = {**zoo.training_overrides(bundle), "max_epochs": 1, "dataset_dir": str(pictures)}
+def test_trains(bundle: Path, healthy_pictures: Path, tmp_path: Path) -> None:  # noqa: F811
+    options = {**zoo.training_overrides(bundle), "max_epochs": 1, "dataset_dir": str(healthy_pictures)}
     made = zoo.run(bundle, "train.json", **options, output_dir=str(tmp_path))
     assert made.trainer.state.iteration == 2
     check_weights(tmp_path / "model.pt")
