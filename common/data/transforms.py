@@ -17,7 +17,7 @@ from monai.transforms import Crop, Cropd, MapTransform, Transform
 from scipy import ndimage
 
 from common.data.brain_mask import MNI_AFFINE, MNI_SHAPE, estimate_brain_mask, mni_brain_mask
-from common.data.kinds import is_dicom
+from common.data.kinds import is_dicom, kind
 from common.errors import InputError
 
 __all__ = [
@@ -56,6 +56,8 @@ def like(values: Any, image: MetaTensor) -> MetaTensor:
 class PicturesToVolumesd(MapTransform):
     """Make a picture (C, x, y) a volume of one slice (C, x, y, 1): 1 mm pixels, x to the right, y to the back.
 
+    A NIfTI file of two axes is such a volume already, whose last axis was not written: it keeps its own affine.
+
     Args:
         keys: images; volumes pass untouched.
         slice_mm: level of the slice. Pictures of the size of the ICBM 152 template are then placed in MNI space; a
@@ -74,15 +76,23 @@ class PicturesToVolumesd(MapTransform):
             image: MetaTensor = case[key]
             if image.ndim != 3:
                 continue
-            affine = np.diag([1.0, -1.0, 1.0, 1.0])
-            if level is not None:
-                affine[2, 3] = float(level)
-                if tuple(image.shape[1:]) == MNI_SHAPE[:2]:
-                    affine[:2, 3] = MNI_AFFINE[0, 3], MNI_AFFINE[1, 3] + MNI_SHAPE[1] - 1
+            affine = _affine(image, level)
             meta = {**image.meta, "affine": torch.from_numpy(affine), "spatial_shape": (*image.shape[1:], 1)}
             meta["original_affine"] = affine
             case[key] = MetaTensor(image.as_tensor()[..., None], meta=meta)
         return case
+
+
+def _affine(image: MetaTensor, level: float | None) -> np.ndarray:
+    """Where a single slice (C, x, y) lies: as its NIfTI header says, or as a picture at a level."""
+    if kind(str(image.meta.get("filename_or_obj", ""))) == "NIfTI":
+        return np.asarray(image.meta["affine"], dtype=np.float64)
+    affine = np.diag([1.0, -1.0, 1.0, 1.0])
+    if level is not None:
+        affine[2, 3] = float(level)
+        if tuple(image.shape[1:]) == MNI_SHAPE[:2]:
+            affine[:2, 3] = MNI_AFFINE[0, 3], MNI_AFFINE[1, 3] + MNI_SHAPE[1] - 1
+    return affine
 
 
 class BrainMaskd(Transform):

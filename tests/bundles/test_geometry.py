@@ -21,6 +21,29 @@ CASES = {
 }
 
 
+def test_a_nifti_file_of_two_axes_is_a_slice_of_its_own_geometry(tmp_path: Path) -> None:
+    drawn = brain((61, 71), seed=4)
+    affine = oblique((2.0, 2.0, 2.0))
+    prepared, returned = [], []
+    for name, last in (("flat", ()), ("slice", (1,))):
+        file = nifti(tmp_path / f"{name}.nii.gz", drawn.image.reshape(61, 71, *last), affine)
+        mask = nifti(
+            tmp_path / f"{name}_brain_mask.nii.gz", drawn.brain.astype(np.uint8).reshape(61, 71, *last), affine
+        )
+        preprocessing = Preprocessing(pixdim=(1.5, 1.5), slice_mm=23)
+        case = preprocessing({"image": str(file), "brain_mask": str(mask), "case": "a"})
+        prepared.append(case["image"])
+        case["anomaly_map"] = case["image"].clone()
+        returned.append(
+            Invertd("anomaly_map", preprocessing, orig_keys="image", nearest_interp=False)(case)["anomaly_map"]
+        )
+    for one, other in (prepared, returned):
+        np.testing.assert_array_equal(one, other)
+        np.testing.assert_array_equal(one.affine, other.affine)
+    assert returned[0].shape == (1, 61, 71, 1)
+    np.testing.assert_allclose(returned[0].affine, affine, atol=1e-5)
+
+
 def centre(weights: np.ndarray) -> np.ndarray:
     return np.array(ndimage.center_of_mass(weights))
 
