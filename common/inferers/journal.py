@@ -26,7 +26,10 @@ _PATIENCE = timedelta(days=7)  # how long a process that is done waits for the o
 
 
 class Journal:
-    """One line a case in ``journal.jsonl``, and ``run.json`` over all of them at the end.
+    """A line for each case that is done or failed in ``journal.jsonl``, and ``run.json`` over those of a run at its end.
+
+    Lines are only ever added, and the last of a case counts, so that runs over other cases may share a folder. A run
+    that does not ``resume`` writes first that its cases are ``begun``: earlier lines of these count no more.
 
     Under ``torchrun`` (or with ``RANK`` and ``WORLD_SIZE`` set) each process takes every n-th case and writes a journal
     of its own (``journal-1.jsonl``, …). Paths of images are not written, since they may name a patient.
@@ -87,9 +90,9 @@ class Journal:
         self._append({"case": case, "state": "failed", "reason": reason})
 
     def summary(self) -> dict[str, Any]:
-        """All cases of all processes: which are done, which failed and why, and what they cost together."""
+        """All cases of this run, of all its processes: which are done, which failed and why, and what they cost together."""
         entries = self._read()
-        known = {name: entries[name] for name in self.names or entries if name in entries}
+        known = {name: entries[name] for name in self.names if name in entries and entries[name]["state"] != "begun"}
         done = {name: entry for name, entry in known.items() if entry["state"] == "done"}
         slices, evaluations = (sum(each[key] for each in done.values()) for key in ("slices", "network_evaluations"))
         return {
@@ -128,7 +131,7 @@ class Journal:
             rows = "\n".join(f"  {name}: {reason}" for name, reason in failed.items())
             problem = f"failed; the others are done\n{rows}\n"
             remedy = "mend or remove them, and run again with --resume True"
-            raise InputError(f"{len(failed)} of {len(self.names) or 'the'} cases", problem, remedy)
+            raise InputError(f"{len(failed)} of {len(self.names)} cases", problem, remedy)
 
     def _is_done(self, entry: Mapping[str, Any] | None) -> bool:
         if entry is None or entry["state"] != "done" or entry["stamp"] != self.stamps[entry["case"]]:
@@ -141,36 +144,45 @@ class Journal:
         self.clock = now
         if not self.begun:
             self._begin()
-        name = f"journal-{self.rank}.jsonl" if self.rank else "journal.jsonl"
-        with (self.output_dir / name).open("ab") as file:
-            file.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
+        if entry["case"] not in self.names:  # nobody asked which cases are to be done
+            self.names.append(entry["case"])
+        self._write([entry])
+
+    def _begin(self) -> None:
+        """Make the folder; a run that does not go on takes back what earlier runs wrote down of its cases."""
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        if self._file.is_file() and not self._file.read_bytes().endswith(b"\n"):  # cut off while writing
+            with self._file.open("ab") as journal:
+                journal.write(b"\n")
+        if not self.resume:
+            self._write([{"case": name, "state": "begun"} for name in self.stamps])
+        self.begun = True
+
+    def _write(self, entries: Sequence[dict[str, Any]]) -> None:
+        written = round(time.time(), 3)
+        lines = [json.dumps({**entry, "written": written}, ensure_ascii=False).encode() + b"\n" for entry in entries]
+        with self._file.open("ab") as file:
+            file.write(b"".join(lines))
             file.flush()
             os.fsync(file.fileno())
 
-    def _begin(self) -> None:
-        """Make the folder; a run that does not go on forgets what earlier runs wrote down."""
-        self.output_dir.mkdir(parents=True, exist_ok=True)
-        for file in self._files():
-            number = int(file.stem.partition("-")[2] or 0)
-            mine = number == self.rank or (self.rank == 0 and number >= self.world_size)
-            if mine and not self.resume:
-                file.unlink()
-            elif mine and not file.read_bytes().endswith(b"\n"):  # cut off while writing
-                with file.open("ab") as journal:
-                    journal.write(b"\n")
-        self.begun = True
+    @property
+    def _file(self) -> Path:
+        return self.output_dir / (f"journal-{self.rank}.jsonl" if self.rank else "journal.jsonl")
 
     def _files(self) -> list[Path]:
-        return sorted(self.output_dir.glob("journal*.jsonl"), key=lambda file: file.stat().st_mtime)
+        return sorted(self.output_dir.glob("journal*.jsonl"))
 
     def _read(self) -> dict[str, dict[str, Any]]:
-        """The last entry of each case; a line that was cut off counts for nothing."""
+        """The last entry of each case, in whichever file; a line that was cut off counts for nothing."""
         entries: dict[str, dict[str, Any]] = {}
         for file in self._files():
             for line in file.read_bytes().splitlines():
                 with suppress(ValueError, KeyError, TypeError):
                     entry = json.loads(line)
-                    entries[entry["case"]] = entry
+                    entry.setdefault("written", 0)  # lines of older versions
+                    if entry["written"] >= entries.get(entry["case"], entry)["written"]:
+                        entries[entry["case"]] = entry
         return entries
 
 

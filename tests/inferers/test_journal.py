@@ -114,6 +114,51 @@ def test_processes_share_the_cases(
     assert anew.summary()["cases"] == ["a"]
 
 
+def test_a_run_keeps_the_lines_of_other_cases(tmp_path: Path, weights: str, cases: list[dict[str, Any]]) -> None:
+    """Two cases, then a third into the same folder, then all of them: only what is missing is left."""
+    output = tmp_path / "output"
+    for some in (cases[:2], cases[2:3]):
+        made = journal(output, weights)
+        for case in names(made.pending(some)):
+            do(made, case)
+        assert made.summary()["cases"] == names(some)  # of its own run
+    assert names(journal(output, weights, resume=True).pending(cases)) == list("de")
+
+    anew = journal(output, weights)  # computes its cases again, and is cut before the second
+    anew.pending(cases[:2])
+    do(anew, "a")
+    again = journal(output, weights, resume=True)
+    assert names(again.pending(cases)) == list("bde")
+    for case in "bde":
+        do(again, case)
+    assert again.summary()["cases"] == list("abcde")
+    assert again.summary()["failed"] == {}
+
+
+def test_the_last_line_of_a_case_counts_in_whichever_file(
+    tmp_path: Path, weights: str, cases: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "output"
+
+    def run(some: list[dict[str, Any]], rank: int, level: int) -> None:
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        made = journal(output, weights, settings={"level": level})
+        for case in names(made.pending(some)):
+            do(made, case)
+
+    clock = iter(range(1000))
+    monkeypatch.setattr("common.inferers.journal.time.time", lambda: float(next(clock)))
+    run(cases[:2], 1, level=1)  # b, by the second process
+    run(cases[1:2], 0, level=2)  # b again, otherwise
+    run(cases[2:4], 1, level=1)  # d: the journal with the older line of b is written last
+    monkeypatch.delenv("RANK")
+    monkeypatch.delenv("WORLD_SIZE")
+    for level, left in ((1, "b"), (2, "")):
+        pending = journal(output, weights, settings={"level": level}, resume=True).pending(cases[1:2])
+        assert names(pending) == list(left)
+
+
 def test_failures_are_told_at_the_end(tmp_path: Path, weights: str, cases: list[dict[str, Any]]) -> None:
     made = journal(tmp_path / "output", weights, keep_going=True)
     made.report()  # nothing was asked of it
