@@ -7,7 +7,7 @@ from typing import Literal
 
 from common.data.cases import FAILURE, CaseDataset, failure_reason
 from common.data.dicom import check_sources, require_highdicom, write_parametric_map, write_segmentation
-from common.data.discovery import Case, dataset_name, discover
+from common.data.discovery import Case, dataset_name, discover, searched_folder
 from common.data.integrity import Problem, check_cases, marks_anything, table, verify
 from common.data.preprocessing import Preprocessing, SliceTraining
 from common.data.scaling import SCALING_FILE, Scaling
@@ -31,6 +31,7 @@ __all__ = [
     "healthy_cases",
     "load_cases",
     "require_highdicom",
+    "searched_folder",
     "table",
     "verify",
     "write_parametric_map",

@@ -15,7 +15,7 @@ from common.data.kinds import dicom_series, is_dicom, kind, stem
 from common.data.privacy import private_name
 from common.errors import InputError
 
-__all__ = ["Case", "dataset_name", "discover"]
+__all__ = ["Case", "dataset_name", "discover", "searched_folder"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -23,6 +23,7 @@ Case = dict[str, Any]
 """One case in the form of MONAI's own data lists."""
 
 _FORMS = "a folder of NIfTI, PNG or JPEG files, a tree of DICOM series, one image, or a datalist (.json, .csv)"
+_LIST = "datalist.json"
 _IMAGE_FOLDERS = {"images", "imagestr", "imagests"}
 _ROLE_OF_FOLDER = {"masks": "mask", "labels": "mask", "labelstr": "mask", "labelsts": "mask", "brain": "brain_mask"}
 # The longer ending first: `a_brain_mask` is no mask of an image called `a_brain`.
@@ -49,10 +50,10 @@ def discover(dataset_dir: str | Path, split: str | None = None, *, strict: bool 
     Raises:
         InputError: nothing to be found, a list that cannot be used, a file that is missing, or an unknown split.
     """
-    root = Path(os.path.abspath(Path(dataset_dir).expanduser()))
+    root = _absolute(dataset_dir)
     if not root.exists():
         raise InputError(root, "does not exist", f"give {_FORMS}")
-    listed = root / "datalist.json" if root.is_dir() else root
+    listed = root / _LIST if root.is_dir() else root
     if listed.is_file() and listed.suffix.lower() in (".json", ".csv"):
         cases = read_datalist(listed)
         _name_cases(cases, listed)
@@ -65,11 +66,21 @@ def discover(dataset_dir: str | Path, split: str | None = None, *, strict: bool 
     return [{key: value for key, value in case.items() if key != "where"} for case in cases]
 
 
+def searched_folder(dataset_dir: str | Path) -> Path | None:
+    """The folder in which ``discover`` looks for images, at every depth; None for a list of cases or a single file."""
+    root = _absolute(dataset_dir)
+    return root if root.is_dir() and not (root / _LIST).is_file() else None
+
+
 def dataset_name(dataset_dir: str | Path) -> str:
     """What to call a data set where results are written down: its last folder, unless that tells a patient's name."""
-    root = Path(os.path.abspath(Path(dataset_dir).expanduser()))
+    root = _absolute(dataset_dir)
     first = next((path for path in ([root] if root.is_file() else _files(root)) if kind(path)), None)
     return root.name if first is None else private_name(root.name, str(first))
+
+
+def _absolute(path: str | Path) -> Path:
+    return Path(os.path.abspath(Path(path).expanduser()))
 
 
 def _files(root: Path) -> Iterator[Path]:

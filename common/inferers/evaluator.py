@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -10,8 +11,17 @@ from typing import Any, Literal
 from ignite.engine import Engine
 from monai.engines import SupervisedEvaluator
 
-from common.data import FAILURE, Case, check_sources, failure_reason, load_cases, require_highdicom
+from common.data import (
+    FAILURE,
+    Case,
+    check_sources,
+    failure_reason,
+    load_cases,
+    require_highdicom,
+    searched_folder,
+)
 from common.errors import InputError
+from common.files import check_writable
 from common.inferers.journal import Journal
 
 __all__ = ["FORMATS", "CaseEvaluator", "concerns_all", "inference_cases"]
@@ -29,7 +39,7 @@ def inference_cases(
 ) -> list[Case]:
     """The cases that inference of this process has to do.
 
-    Every file of every case is checked before anything is computed; with ``journal.keep_going`` each case when its turn
+    The output folder is tried first. Every file of every case is checked before anything is computed; with ``journal.keep_going`` each case when its turn
     comes, and what is wrong with it is written down.
 
     Args:
@@ -40,11 +50,18 @@ def inference_cases(
         channels: that each image must have.
 
     Raises:
-        InputError: as ``load_cases``; or DICOM asked for where it cannot be written.
+        InputError: as ``load_cases``; DICOM asked for where it cannot be written; or an output folder that cannot be
+            written, or lies within the input.
     """
     if output_format not in FORMATS:
         raise InputError(f"output_format '{output_format}'", "is not known", f"choose one of {list(FORMATS)}")
+    if str(dataset_dir) and (folder := searched_folder(dataset_dir)):
+        _refuse_within(journal.output_dir, folder)
+    check_writable(journal.output_dir)
     cases = load_cases(dataset_dir, split, channels, check=not journal.keep_going)
+    for image in (case["image"] for case in cases):
+        if isinstance(image, str) and Path(image).is_dir():
+            _refuse_within(journal.output_dir, image)
     if output_format == "nifti":
         return journal.pending(cases)
     require_highdicom()
@@ -59,6 +76,13 @@ def inference_cases(
         except InputError as error:
             journal.failed(case["case"], failure_reason(error, case))
     return usable
+
+
+def _refuse_within(output_dir: Path, folder: str | Path) -> None:
+    """Results in a folder that is searched for images would be images of the next run, or slices of the series."""
+    if Path(os.path.realpath(output_dir)).is_relative_to(os.path.realpath(folder)):
+        problem = f"lies in the input folder {folder}, where results would be taken for images"
+        raise InputError(f"output_dir {output_dir}", problem, "give an --output_dir outside of it")
 
 
 class CaseEvaluator(SupervisedEvaluator):

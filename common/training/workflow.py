@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from common.data import Scaling
+from common.files import check_writable
 from common.training.batch import DenoisingBatch
 from common.training.handlers import (
     Checkpoints,
@@ -53,6 +54,9 @@ class TrainingRun:
         patience: validations without a better loss before training ends with the best network (see ``Progress``).
         seed: of the run.
         rank: of the process; only the first logs and writes.
+
+    Raises:
+        InputError: nothing can be written into the output folder.
     """
 
     def __init__(
@@ -72,6 +76,8 @@ class TrainingRun:
         seed: int = 0,
         rank: int = 0,
     ) -> None:
+        if rank == 0:
+            check_writable(output_dir)
         # A CPU takes up to a hundred times as long for gradients below 1e-38, of which `dae` has many.
         torch.set_flush_denormal(True)
         loss = from_engine(["loss"], first=True)
@@ -111,6 +117,9 @@ class ValidationRun:
         output_dir: of TensorBoard.
         levels: to show.
         rank: of the process; only the first logs.
+
+    Raises:
+        InputError: as ``TrainingRun``.
     """
 
     def __init__(
@@ -124,6 +133,7 @@ class ValidationRun:
     ) -> None:
         self.handlers: list[Any] = [StatsHandler(iteration_log=False)]
         if rank == 0:
+            check_writable(output_dir)
             self.handlers.append(TensorBoardStatsHandler(log_dir=output_dir, iteration_log=False))
             self.handlers.append(TensorBoardDenoising(output_dir, batch, network, levels))
 

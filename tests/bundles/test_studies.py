@@ -14,6 +14,7 @@ import pytest
 from monai.bundle import ConfigWorkflow
 
 from common import InputError
+from common.inferers import Journal, inference_cases
 from tests.bundles import zoo
 from tests.bundles.synthetic import SHAPE, brain, oblique
 from tests.data.files import nifti
@@ -112,7 +113,7 @@ def test_from_dicom_to_dicom(studies: Path, overrides: Any, tmp_path: Path, capf
 
 def test_a_bad_series_stops_everything_unless_told_otherwise(studies: Path, overrides: Any, tmp_path: Path) -> None:
     assert "has a gap" in refused(studies, tmp_path / "output", overrides(BUNDLE)).problem
-    assert not (tmp_path / "output").exists()
+    assert not list((tmp_path / "output").glob("*"))
 
 
 @pytest.mark.parametrize("keep_going", [False, True])
@@ -129,6 +130,35 @@ def test_an_unknown_format(overrides: Any, tmp_path: Path) -> None:
     path = nifti(tmp_path / "scan.nii.gz", brain(SHAPE, 1).image, oblique())
     error = refused(path, tmp_path / "output", {**overrides(BUNDLE), "output_format": "png"})
     assert (error.source, error.problem) == ("output_format 'png'", "is not known")
+
+
+@pytest.mark.parametrize("keep_going", [False, True])
+def test_results_may_not_lie_in_the_input(studies: Path, overrides: Any, tmp_path: Path, keep_going: bool) -> None:
+    """They would be images of the next run, or slices of the series; beside a list or a file they harm nobody."""
+    scan = nifti(tmp_path / "in" / "scan.nii.gz", brain(SHAPE, 1).image, oblique())
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    options = {**overrides(BUNDLE), "keep_going": keep_going}
+    for output in (tmp_path / "in", tmp_path / "in" / "a" / "results", tmp_path / "link" / "results"):
+        error = refused(tmp_path / "in", output, options)
+        assert error.source == f"output_dir {output}"
+        assert f"lies in the input folder {tmp_path / 'in'}, where" in error.problem
+        assert "--output_dir outside" in error.remedy
+    assert [file.name for file in (tmp_path / "in").iterdir()] == ["scan.nii.gz"]
+
+    series = studies / "two" / "T1"
+    (tmp_path / "list.json").write_text(json.dumps([{"image": str(series)}]))
+    assert str(series) in refused(tmp_path / "list.json", series, {**options, "output_format": "dicom"}).problem
+    journal = Journal(tmp_path / "in" / "results", {}, ())
+    assert [case["image"] for case in inference_cases(scan, journal)] == [str(scan)]
+    (tmp_path / "in" / "datalist.json").write_text(json.dumps([{"image": "scan.nii.gz"}]))
+    assert [case["image"] for case in inference_cases(tmp_path / "in", journal)] == [str(scan)]
+
+
+def test_an_output_folder_that_cannot_be_written(overrides: Any, tmp_path: Path) -> None:
+    path = nifti(tmp_path / "scan.nii.gz", brain(SHAPE, 1).image, oblique())
+    (tmp_path / "file").touch()
+    error = refused(path, tmp_path / "file" / "results", overrides(BUNDLE))
+    assert (error.source, error.problem) == (str(tmp_path / "file" / "results"), "cannot be written")
 
 
 def test_a_run_that_was_cut_goes_on(overrides: Any, volumes: Path, tmp_path: Path) -> None:
