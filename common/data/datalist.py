@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
+import math
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +18,18 @@ from common.errors import InputError
 
 __all__ = ["read_datalist"]
 
+_LOG = logging.getLogger(__name__)
 Case = dict[str, Any]
 _EXAMPLE = '{"training": [{"image": "images/a.nii.gz", "subject": "a"}], "validation": [...]}'
+_KNOWN = ("image", "twin", "mask", "brain_mask", "label", "subject", "case", "id", "split", "slice_mm")
 _TEXT = ("image", "twin", "mask", "brain_mask", "subject", "case", "id", "split")
 
 
 def read_datalist(file: Path) -> list[Case]:
     """Read the cases of a ``.json`` or ``.csv`` list; paths become absolute, whether they exist is not looked at.
+
+    A column whose name is a known one in another spelling (``Mask``, ``brain-mask``) is refused, one whose name is
+    nearly so (``lable``) is kept, with a warning: what it holds would not be used.
 
     A JSON list is a dict of lists by split, or a plain list whose entries may hold ``split``. In a CSV the channels
     of one image are separated by ``|``. A ``label`` that is a path (as in the Decathlon lists) is taken as the mask.
@@ -38,7 +47,8 @@ def read_datalist(file: Path) -> list[Case]:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(file, f"cannot be read ({error})", "give a readable text file in UTF-8") from error
-    entries = _from_csv(file, text) if file.suffix.lower() == ".csv" else _from_json(file, text)
+    entries = list(_from_csv(file, text) if file.suffix.lower() == ".csv" else _from_json(file, text))
+    _check_names(file, entries)
     cases = [_clean(file, where, entry) for where, entry in entries]
     if not cases:
         raise InputError(file, "lists no case", f"add entries, for example {_EXAMPLE}")
@@ -89,6 +99,32 @@ def _from_csv(file: Path, text: str) -> Iterator[tuple[str, Any]]:
         raise InputError(file, problem, "correct that line") from error
 
 
+def _check_names(file: Path, entries: Sequence[tuple[str, Any]]) -> None:
+    """Look for names of columns that are not known, but may be meant so."""
+    names = dict.fromkeys(str(name) for _, entry in entries if isinstance(entry, dict) for name in entry)
+    plain = {_plain(known): known for known in _KNOWN}
+    for name in names:
+        if name in _KNOWN:
+            continue
+        meant = plain.get(_plain(name))
+        if meant and meant not in names:
+            problem = f"has the column '{name}', which is not known, and no '{meant}'"
+            raise InputError(file, problem, f"call it '{meant}'")
+        if meant := meant or _similar(_plain(name), plain):
+            _LOG.warning("%s: the column '%s' is not used → call it '%s', if that is meant", file, name, meant)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]", "", name.casefold())
+
+
+def _similar(name: str, plain: Mapping[str, str]) -> str | None:
+    """The known name that has the same letters in another order, or nearly the same."""
+    for known in (*(each for each in plain if sorted(each) == sorted(name)), *get_close_matches(name, plain, 1, 0.85)):
+        return plain[known]
+    return None
+
+
 def _number(name: str, cell: str) -> str | int | float:
     if name in _TEXT:
         return cell  # an identifier such as 007 stays as it is written
@@ -111,6 +147,8 @@ def _clean(file: Path, where: str, entry: Any) -> Case:
         case.setdefault("mask", case.pop("label"))
     elif label is not None:
         case["label"] = _integer(file, where, label)
+    if "slice_mm" in case:
+        case["slice_mm"] = _level(file, where, case["slice_mm"])
     for key in ("image", "twin", "mask", "brain_mask"):
         if key in case:
             case[key] = _absolute(file, where, key, case[key])
@@ -127,6 +165,15 @@ def _integer(file: Path, where: str, label: Any) -> int:
     except (TypeError, ValueError, OverflowError):
         pass
     raise InputError(file, f"{where} has the label {label!r}", "use whole numbers, 0 for healthy")
+
+
+def _level(file: Path, where: str, level: Any) -> float:
+    try:
+        if math.isfinite(float(level)):
+            return float(level)
+    except (TypeError, ValueError):
+        pass
+    raise InputError(file, f"{where} has the slice_mm {level!r}", "use a number: the level of the slice in mm")
 
 
 def _absolute(file: Path, where: str, key: str, value: Any) -> str | list[str]:

@@ -270,6 +270,33 @@ def test_a_name_given_by_the_user_is_not_taken_away(listed: Path) -> None:
     assert [case["case"] for case in discover(listed)] == ["a_2", "a"]
 
 
+@pytest.mark.parametrize("name", ["list.csv", "list.json"])
+def test_names_of_columns_that_are_nearly_known(listed: Path, caplog: pytest.LogCaptureFixture, name: str) -> None:
+    def found(**columns: object) -> list[dict[str, object]]:
+        entry = {"image": "images/a.png", **columns}
+        rows = "\n".join(",".join(map(str, row)) for row in (entry, entry.values()))
+        return discover(datalist(listed, rows if name.endswith("csv") else [entry], name))
+
+    for written, meant in (("Mask", "mask"), ("brainmask", "brain_mask"), ("Brain-Mask ", "brain_mask"), ("ID", "id")):
+        with pytest.raises(InputError) as caught:
+            found(**{written: "gone.png"})
+        assert f"{name}: has the column '{written.strip() if name.endswith('csv') else written}'" in str(caught.value)
+        assert caught.value.remedy == f"call it '{meant}'"
+    assert found(lable=1, subjct=2, age=3, slice=4, Case="x", case="y")[0]["case"] == "y"
+    warned = [record.getMessage() for record in caplog.records]
+    assert len(warned) == 3
+    for written, meant in (("lable", "label"), ("subjct", "subject"), ("Case", "case")):
+        assert any(f"the column '{written}' is not used → call it '{meant}'" in message for message in warned)
+
+
+def test_the_level_of_a_slice_is_a_number(listed: Path) -> None:
+    (case,) = discover(datalist(listed, "image,slice_mm\nimages/a.png,23\n", "list.csv"))
+    assert case["slice_mm"] == 23
+    for level in ("abc", "nan"):
+        refused(datalist(listed, f"image,slice_mm\nimages/a.png,{level}\n", "list.csv"), "line 2", f"{level}", "in mm")
+    refused(datalist(listed, [{"image": "images/a.png", "slice_mm": [23]}]), "entry 0 has the slice_mm [23]")
+
+
 def test_moving_the_data_set_changes_no_name(listed: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     moved = tmp_path_factory.mktemp("moved") / "x"
     shutil.copytree(listed, moved)
