@@ -118,6 +118,9 @@ def _load_nifti(path: str) -> Image:
         written = type(header).from_fileobj(file, check=False)
     _refuse_affine(path, image.affine, np.asarray(written["pixdim"][1:4]))
     remarks = []
+    if header["qform_code"] == 0 and header["sform_code"] == 0:
+        problem = "does not say how it lies in the head (its sform and qform codes are 0)"
+        remarks.append((problem, "make sure that x runs to the left and y to the front, or convert it again"))
     if header["qform_code"] > 0 and header["sform_code"] > 0:
         off = float(np.abs(image.get_qform() - image.get_sform()).max())
         if off > 1e-2:

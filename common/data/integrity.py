@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
+import nibabel
 import numpy as np
 from tqdm import tqdm
 
@@ -215,11 +216,25 @@ def _size(path: str, image: Image, spatial_dims: Sequence[int]) -> Iterator[Prob
         wanted = " or ".join(str(number) for number in spatial_dims)
         problem = f"has {len(shape)} spatial axes ({text}), {wanted} expected"
         yield Problem(path, problem, "give images of the kind that the model takes")
-    # Slice by slice, the shortest axis of a volume is only a count of slices.
-    sides = sorted(shape)[1:] if len(shape) == 3 and 2 in spatial_dims else shape
+    sides = _axial(image) if 2 in spatial_dims else shape
     if min(sides, default=0) < _SMALLEST_SIDE:
         problem = f"is too small ({text}), at least {_SMALLEST_SIDE} along each side are needed"
+        if sides != shape and image.array.ndim > 2:
+            seen = " x ".join(str(side) for side in sides)
+            problem = f"is too small ({text}): axial slices of it have {seen}, at least {_SMALLEST_SIDE} are needed"
         yield Problem(path, problem, "give the whole image, not a crop or a thumbnail")
+
+
+def _axial(image: Image) -> tuple[int, ...]:
+    """The sides of an axial slice: of a volume without the axis that lies nearest to the head's own, which counts them.
+
+    Its affine says which that is, as it does when the volume is turned for the network.
+    """
+    if image.affine is None:
+        return image.shape
+    sides = [*image.array.shape, 1][:3]
+    axes = nibabel.io_orientation(image.affine)[:, 0]
+    return tuple(side for side, axis in zip(sides, axes, strict=True) if axis != 2)
 
 
 def _same_space(path: str, image: Image, other_path: str, other: Image) -> Iterator[Problem]:

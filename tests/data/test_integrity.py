@@ -5,6 +5,7 @@ import pickle
 import warnings
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -61,6 +62,22 @@ def test_sizes(tmp_path: Path) -> None:
     finds(picture(tmp_path / "a.png", np.eye(7, 12, dtype=np.uint8)), "too small (7 x 12)", "whole image")
     voxel = check_case({"image": str(nifti(tmp_path / "one.nii", RANDOM[:1, :1, :1]))})
     assert any("too small" in problem.problem for problem in voxel)
+
+
+def test_the_axis_that_counts_slices_is_the_one_upwards(tmp_path: Path) -> None:
+    turned = AFFINE[:, [2, 0, 1, 3]]  # slices along the first axis
+    assert check_case({"image": str(nifti(tmp_path / "a.nii", RANDOM[:4], turned))}) == []
+    finds(nifti(tmp_path / "b.nii", RANDOM[:, :1]), "too small (12 x 1 x 9): axial slices of it have 12 x 1", "whole")
+    finds(nifti(tmp_path / "c.nii", RANDOM[..., :4], turned), "(12 x 10 x 4): axial slices of it have 10 x 4", "whole")
+    # One slice that is not axial, and one without a third axis.
+    finds(nifti(tmp_path / "d.nii", RANDOM[..., :1], turned), "(12 x 10): axial slices of it have 10 x 1", "whole")
+    assert check_case({"image": str(nifti(tmp_path / "e.nii", RANDOM[..., 0]))}) == []
+
+
+def test_a_nifti_file_that_does_not_say_how_it_lies(tmp_path: Path) -> None:
+    image = nibabel.Nifti1Image(RANDOM, None)
+    nibabel.save(image, tmp_path / "a.nii")
+    finds(tmp_path / "a.nii", "does not say how it lies", "codes are 0", "convert it again", severity="warning")
 
 
 def test_number_of_axes(tmp_path: Path) -> None:
