@@ -51,9 +51,9 @@ def load_cases(
 
     Args:
         dataset_dir: any form that ``discover`` knows.
-        split: ``training``, ``validation``, or any other split of a data list; ``None`` takes all. A data set that
-            names no splits is split here, by subject: a tenth, of small sets a quarter up to five, chosen by the
-            hash of its name, validates.
+        split: ``training``, ``validation``, or any other split of a data list; ``None`` takes all. Where neither of
+            these two is named, the cases without a split are split here, by subject: a tenth, of small sets a quarter
+            up to five, chosen by the hash of its name, validates.
         channels: that each image must have.
         truth: what each case must bring: ``mask`` (or the label 0, which means an empty one), or ``label`` (0 is
             healthy; or a mask, which says as much); with either a case may bring a ``twin``, an image of the same
@@ -71,8 +71,11 @@ def load_cases(
         raise InputError("dataset_dir", "is not given", "add --dataset_dir PATH (a folder, an image, or a datalist)")
     cases = discover(dataset_dir, strict=check)
     if split is not None:
-        named = any("split" in case for case in cases)
-        cases = discover(dataset_dir, split, strict=check) if named else _held_out(cases, split)
+        named = {case["split"] for case in cases if "split" in case}
+        unnamed = [case for case in cases if "split" not in case]
+        learnt = {"training", "validation"}
+        divide = not named or (unnamed and split in learnt and not named & learnt)
+        cases = _held_out(unnamed, split) if divide else discover(dataset_dir, split, strict=check)
     labelled = truth in ("mask", "label")
     if not labelled or not twins:  # a twin teaches what a lesion is; nothing else reads it
         cases = [{key: value for key, value in case.items() if key != "twin"} for case in cases]

@@ -35,7 +35,9 @@ def discover(dataset_dir: str | Path, split: str | None = None, *, strict: bool 
 
     Args:
         dataset_dir: one image file; a folder with NIfTI, PNG or JPEG files at any depth; a tree of DICOM series; a
-            folder that holds ``datalist.json``; or a ``.json`` / ``.csv`` list (see ``read_datalist``).
+            folder that holds ``datalist.json``; or a ``.json`` / ``.csv`` list (see ``read_datalist``). In the folders
+            ``imagesTr`` and ``imagesTs`` of nnU-Net ``<case>_0000``, ``<case>_0001``, … are the channels of a case;
+            where both are there, the cases of ``imagesTs`` are the split ``test``.
         split: take only the cases of this split of a list; None takes all.
         strict: refuse the whole data set for a missing file or a folder with several DICOM series; otherwise these are
             cases like others, and reading them fails.
@@ -104,15 +106,29 @@ def _in_folder(root: Path, strict: bool) -> Iterator[Case]:
         counts = ", ".join(f"{len(paths)} {name}" for name, paths in sorted(by_kind.items()))
         raise InputError(root, f"holds files of several kinds ({counts})", "keep one kind, or list them in a datalist")
     if "DICOM" in by_kind:
-        for folder in sorted({path.parent for path in by_kind["DICOM"]}):
-            yield from _series(folder, strict)
+        yield from _in_tree(sorted({path.parent for path in by_kind["DICOM"]}), by_kind["DICOM"], strict)
         return
     files = [path for paths in by_kind.values() for path in paths]
     images = [path for path in files if _role(path, root) is None]
     if not images:
         masks = f" ({len(files)} files taken for masks by their name or folder)" if files else ""
         raise InputError(root, f"holds no image{masks}", f"give {_FORMS}")
-    yield from _with_masks(images, files, root)
+    channels: dict[Path, list[str]] = {}
+    for path in images:
+        name = _case_stem(path)
+        channels.setdefault(path if name == stem(path) else path.parent / name, []).append(str(path))
+    tested = {path.parent for path in images if path.parent.name.lower() == "imagests"}
+    splits = any(path.parent.name.lower() == "imagestr" for path in images)
+    firsts = [Path(paths[0]) for paths in channels.values()]
+    for case, first, paths in zip(_with_masks(firsts, files, root), firsts, channels.values(), strict=True):
+        split = {"split": "test"} if splits and first.parent in tested else {}
+        yield {**case, "image": paths if len(paths) > 1 else paths[0], **split}
+
+
+def _case_stem(path: Path) -> str:
+    """The name of a file without its ending, and without the number of the channel in a folder of nnU-Net."""
+    numbered = path.parent.name.lower() in ("imagestr", "imagests")
+    return re.sub(r"_\d{4}$", "", stem(path)) if numbered else stem(path)
 
 
 def _one_file(path: Path) -> Iterator[Case]:
@@ -123,9 +139,21 @@ def _one_file(path: Path) -> Iterator[Case]:
     yield from _with_masks([path], siblings, path.parent)
 
 
-def _series(folder: Path, strict: bool) -> Iterator[Case]:
-    """Give the cases of a folder with DICOM files in it."""
-    series = dicom_series(folder)
+def _in_tree(folders: list[Path], files: list[Path], strict: bool) -> Iterator[Case]:
+    """Give the cases of folders with DICOM files; where some hold series, those with reports alone are left out."""
+    found = {folder: dicom_series(folder) for folder in folders}
+    unmarked = {path.parent for path in files if not is_dicom(path)}  # damaged, or no DICOM at all: no report
+    bare = [folder for folder in folders if not found[folder] and folder not in unmarked] if any(found.values()) else []
+    if bare:
+        said = "%d folder(s) with DICOM files, but no image series among them, are left out, such as %s"
+        _LOG.warning(said, len(bare), bare[0])
+    for folder in folders:
+        if folder not in bare:
+            yield from _series(folder, found[folder], strict)
+
+
+def _series(folder: Path, series: dict[str, list[str]], strict: bool) -> Iterator[Case]:
+    """Give the cases of a folder with the DICOM series in it."""
     if len(series) > 1 and all(len(files) == 1 for files in series.values()):
         yield from ({"image": file} for file in sorted(file for files in series.values() for file in files))
     elif len(series) == 1 or not strict:
@@ -164,9 +192,9 @@ def _with_masks(images: list[Path], files: list[Path], root: Path) -> Iterator[C
     for image in images:
         case: Case = {"image": str(image)}
         for role_name in ("mask", "brain_mask"):
-            found = masks.get((_place(image, root), stem(image), role_name), [])
-            if len(found) == 1:  # two candidates are no clear pair
-                case[role_name] = str(masks.pop((_place(image, root), stem(image), role_name))[0])
+            key = (_place(image, root), _case_stem(image), role_name)
+            if len(masks.get(key, ())) == 1:  # two candidates are no clear pair
+                case[role_name] = str(masks.pop(key)[0])
         yield case
     if left := sorted(str(path) for paths in masks.values() for path in paths):
         _LOG.warning("%d mask(s) without an image of the same name are not used, such as %s", len(left), left[0])
@@ -179,7 +207,7 @@ def _safe(text: str) -> str:
 def _name_of(case: Case, base: Path) -> str:
     path = Path(case["image"] if isinstance(case["image"], str) else case["image"][0])
     folders = path.relative_to(base).parts[:-1] if path.is_relative_to(base) else ()
-    parts = [*(part for part in folders if part.lower() not in _IMAGE_FOLDERS), stem(path)]
+    parts = [*(part for part in folders if part.lower() not in _IMAGE_FOLDERS), _case_stem(path)]
     name = _safe(path.name if path == base else "_".join(parts))
     return private_name(name, str(next(filter(is_dicom, _files(path)), path)) if path.is_dir() else str(path))
 

@@ -112,8 +112,13 @@ def dicom_series(folder: str | Path) -> dict[str, list[str]]:
     names = itk.GDCMSeriesFileNames.New()
     names.SetUseSeriesDetails(True)
     names.AddSeriesRestriction("0008|0021")
-    names.SetDirectory(str(folder))
-    return {str(uid): [str(file) for file in names.GetFileNames(uid)] for uid in names.GetSeriesUIDs()}
+    loud = names.GetGlobalWarningDisplay()
+    names.SetGlobalWarningDisplay(False)  # that a folder holds no series is said where it matters, and of which folder
+    try:
+        names.SetDirectory(str(folder))
+        return {str(uid): [str(file) for file in names.GetFileNames(uid)] for uid in names.GetSeriesUIDs()}
+    finally:
+        names.SetGlobalWarningDisplay(loud)
 
 
 def dicom_tags(file: str) -> dict[str, str]:

@@ -72,6 +72,27 @@ def test_masks_are_paired_by_folder(tmp_path: Path) -> None:
     assert discover(tmp_path) == [{"image": str(image), "mask": str(mask), "brain_mask": str(brain), "case": "a"}]
 
 
+def test_folders_of_nnunet(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The number behind the name is that of a channel; masks have none."""
+    channels = [nifti(tmp_path / "imagesTr" / f"BR_001_000{number}.nii.gz") for number in (0, 1)]
+    single = nifti(tmp_path / "imagesTr" / "BR_002_0000.nii.gz")
+    tested = nifti(tmp_path / "imagesTs" / "BR_003_0000.nii.gz")
+    other = nifti(tmp_path / "imagesTs" / "BR_1234_5.nii.gz")
+    masks = [nifti(tmp_path / name) for name in ("labelsTr/BR_001.nii.gz", "labelsTs/BR_003.nii.gz")]
+    (tmp_path / "dataset.json").write_text("{}")
+    assert discover(tmp_path) == [
+        {"image": list(map(str, channels)), "mask": str(masks[0]), "case": "BR_001"},
+        {"image": str(single), "case": "BR_002"},
+        {"image": str(tested), "mask": str(masks[1]), "case": "BR_003", "split": "test"},
+        {"image": str(other), "case": "BR_1234_5", "split": "test"},
+    ]
+    assert caplog.text == ""
+    assert [case["case"] for case in discover(tmp_path / "imagesTs")] == ["BR_003", "BR_1234_5"]
+    assert all("split" not in case for case in discover(tmp_path / "imagesTs"))
+    two = [nifti(tmp_path / "plain" / name) for name in ("a.nii", "a.nii.gz", "a_0000.nii.gz", "a_0001.nii.gz")]
+    assert [case["image"] for case in discover(tmp_path / "plain")] == list(map(str, two))
+
+
 def test_masks_that_fit_no_image_or_fit_twice_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     nifti(tmp_path / "a.nii.gz")
     for name in ("a_mask.nii.gz", "a_seg.nii.gz", "lesion_mask.nii.gz"):
@@ -148,6 +169,27 @@ def test_a_folder_with_two_series_is_refused_with_their_names(tmp_path: Path) ->
 def test_dicom_files_without_an_image_are_refused(tmp_path: Path) -> None:
     (tmp_path / "report.dcm").write_text("not DICOM")
     refused(tmp_path, "no image series", "export anew")
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_folders_without_an_image_series_are_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], strict: bool
+) -> None:
+    series = dicom_folder(tmp_path / "p1" / "t1", "1.2.1")
+    for name in ("p1/report", "p2/report"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "sr.dcm").write_bytes(b"\0" * 128 + b"DICM")
+    assert [case["image"] for case in discover(tmp_path, strict=strict)] == [str(series)]
+    (record,) = caplog.records
+    assert f"2 folder(s) with DICOM files, but no image series among them, are left out, such as {tmp_path}" in str(
+        record.getMessage()
+    )
+    assert "No Series" not in "".join(capfd.readouterr())
+    if strict:
+        refused(tmp_path / "p2" / "report", "no image series")
+        (tmp_path / "p2" / "damaged.dcm").write_text("not DICOM")  # might have been an image
+        with pytest.raises(InputError, match=r"p2: holds DICOM files, but no image series"):
+            discover(tmp_path)
 
 
 # Lists

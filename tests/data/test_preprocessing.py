@@ -332,6 +332,19 @@ def test_a_set_without_splits_is_split_by_subject(tmp_path):
         load_cases(tmp_path, "test")
 
 
+def test_cases_of_a_test_set_neither_train_nor_validate(tmp_path):
+    for name in ("a", "b", "c"):
+        (tmp_path / f"images{'Ts' if name == 'c' else 'Tr'}").mkdir(exist_ok=True)
+        picture = Image.fromarray((np.random.default_rng(ord(name)).random((20, 20)) * 255).astype(np.uint8))
+        picture.save(tmp_path / f"images{'Ts' if name == 'c' else 'Tr'}" / f"{name}_0000.png")
+    parts = {each: [case["case"] for case in load_cases(tmp_path, each)] for each in ("training", "validation", "test")}
+    assert sorted(parts["training"] + parts["validation"]) == ["a", "b"]
+    assert parts["training"]
+    assert parts["validation"]
+    assert parts["test"] == ["c"]
+    assert len(load_cases(tmp_path)) == 3
+
+
 def test_no_data_set_given():
     with pytest.raises(InputError, match="--dataset_dir"):
         load_cases("")
