@@ -39,8 +39,8 @@ def inference_cases(
 ) -> list[Case]:
     """The cases that inference of this process has to do.
 
-    The output folder is tried first. Every file of every case is checked before anything is computed; with ``journal.keep_going`` each case when its turn
-    comes, and what is wrong with it is written down.
+    The output folder is tried first. Every file of every case is checked before anything is computed; with
+    ``journal.keep_going`` each case when its turn comes, and what is wrong with it is written down.
 
     Args:
         dataset_dir: any form that ``discover`` knows.

@@ -26,7 +26,7 @@ _PATIENCE = timedelta(days=7)  # how long a process that is done waits for the o
 
 
 class Journal:
-    """A line for each case that is done or failed in ``journal.jsonl``, and ``run.json`` over those of a run at its end.
+    """A line for each case that is done or failed in ``journal.jsonl``, and ``run.json`` over the run at its end.
 
     Lines are only ever added, and the last of a case counts, so that runs over other cases may share a folder. A run
     that does not ``resume`` writes first that its cases are ``begun``: earlier lines of these count no more.
@@ -90,7 +90,7 @@ class Journal:
         self._append({"case": case, "state": "failed", "reason": reason})
 
     def summary(self) -> dict[str, Any]:
-        """All cases of this run, of all its processes: which are done, which failed and why, and what they cost together."""
+        """All cases of this run, of all processes: which are done, which failed and why, and what all of it cost."""
         entries = self._read()
         known = {name: entries[name] for name in self.names if name in entries and entries[name]["state"] != "begun"}
         done = {name: entry for name, entry in known.items() if entry["state"] == "done"}
