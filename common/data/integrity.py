@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from common.data.consistency import Facts, Problem, odd_ones, shared_subjects
 from common.data.formats import Image, load
+from common.data.masks import marked_from
 from common.errors import InputError
 
 __all__ = ["Problem", "check_case", "check_cases", "marks_anything", "report", "table", "verify"]
@@ -124,7 +125,7 @@ def verify(
 
 
 def marks_anything(mask: str) -> bool:
-    """Whether a mask has a voxel above 0.
+    """Whether a mask marks a voxel.
 
     Args:
         mask: a file that ``load`` can read.
@@ -132,7 +133,11 @@ def marks_anything(mask: str) -> bool:
     Raises:
         InputError: it cannot be read.
     """
-    return bool((load(mask).array > 0).any())
+    return bool(_marked(load(mask)).any())
+
+
+def _marked(mask: Image) -> np.ndarray:
+    return mask.array >= marked_from(float(mask.array.max()))
 
 
 def table(problems: Sequence[Problem]) -> str:
@@ -166,7 +171,7 @@ def _contradictions(case: Mapping[str, Any], masks: Mapping[str, Image]) -> Iter
     mask = masks.get("mask")
     if mask is None:
         return
-    lesion = mask.array > (127 if mask.array.max() > 1 else 0.5)
+    lesion = _marked(mask)
     label, marked = case.get("label"), int(lesion.sum())
     if label == 0 and marked:
         problem = f"marks {marked} voxels of a case whose label says healthy (0)"
@@ -259,4 +264,7 @@ def _mask(path: str, mask: Image, role: str) -> Iterator[Problem]:
     levels = levels / 255 if levels.max() > 1 else levels
     if not np.isin(levels.round(2), (0.0, 1.0)).all():
         shown = ", ".join(f"{value:g}" for value in np.unique(mask.array)[:5])
-        yield Problem(path, f"is not a plain mask: it holds {len(levels)} values ({shown} …)", "use 0 and 1", "warning")
+        problem = (
+            f"is not a plain mask: it holds {len(levels)} values ({shown} …), and every class of a label map counts"
+        )
+        yield Problem(path, problem, "use 0 and 1, if that is not meant", "warning")

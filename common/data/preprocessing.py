@@ -33,6 +33,7 @@ from monai.transforms import (
     Transform,
 )
 
+from common.data.masks import marked_from
 from common.data.scaling import Scaling
 from common.data.transforms import (
     AntiAliasd,
@@ -169,8 +170,7 @@ def _size(value: Sequence[int]) -> tuple[int, int]:
 
 
 def _to_binary(mask: MetaTensor) -> MetaTensor:
-    # Pictures hold 0 and 255, resampled masks fractions.
-    return (mask > (127.5 if mask.max() > 1 else 0.49999)).to(mask.dtype)
+    return (mask >= marked_from(float(mask.max())) - 1e-5).to(mask.dtype)
 
 
 def _to_range(image: MetaTensor) -> MetaTensor:

@@ -39,8 +39,8 @@ def same_shape(config: dict[str, Any]) -> dict[str, Any]:
     """The parts of a configuration that all bundles share, without what is the method's own."""
     shared = {key: config[key] for key in ("output_format", "resume", "keep_going", "cases", "dataset", "handlers")}
     shared |= {"evaluator": config["evaluator"], "run": config["run"]}
-    journal = {**config["journal"], "weights": None}
-    return {**shared, "journal": journal}
+    settings = {key: value for key, value in config["journal"]["settings"].items() if key != "statistics"}
+    return {**shared, "journal": {**config["journal"], "weights": None, "settings": settings}}
 
 
 def prepared(data: Path, output: Path, options: dict[str, Any]) -> ConfigWorkflow:

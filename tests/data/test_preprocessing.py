@@ -159,6 +159,23 @@ def test_large_brains_are_padded_not_cropped(tmp_path):
     assert int(case["brain_mask"].sum()) == int(brain.sum())
 
 
+@pytest.mark.parametrize(
+    ("values", "marked"),
+    [([0, 1], [0, 1]), ([0, 0.4, 0.6], [0, 0, 1]), ([0, 90, 200, 255], [0, 0, 1, 1]), ([0, 1, 2, 4], [0, 1, 1, 1])],
+    ids=["binary", "resampled", "picture", "classes"],
+)
+def test_masks_of_any_kind_are_understood(tmp_path, values, marked):
+    image, brain = head((200, 230, 2))
+    mask = np.zeros(image.shape, np.float32)
+    for place, value in enumerate(values):
+        mask[80 + 10 * place : 90 + 10 * place, 110:120] = value
+    for name, array in (("a", image), ("a_brain_mask", brain.astype(np.uint8)), ("a_mask", mask)):
+        nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / f"{name}.nii.gz")
+    found = Preprocessing(pixdim=None)(load_cases(tmp_path)[0])["mask"]
+    assert sorted(found.unique().tolist()) == [0, 1]
+    assert int(found.sum()) == 100 * 2 * sum(marked)
+
+
 def test_thinning_out_does_not_alias():
     stripes = torch.zeros(1, 64, 64, 1)
     stripes[:, ::2] = 1  # finer than what 2 mm can hold
