@@ -29,6 +29,7 @@ __all__ = [
     "the_process_as_before",
 ]
 
+_CONFIG = Path("configs") / "inference.json"
 # What says where to compute and where to write, and not what comes out.
 _ELSEWHERE = {
     "_meta_", "imports", "run", "bundle_root", "dataset_dir", "split", "output_dir", "device", "progress", "batch_size",
@@ -79,18 +80,19 @@ def settings_for(bundles: Sequence[Path], path: str | Path | None) -> dict[str, 
     """The overrides of each bundle as ``read_settings`` gives them, looked at for slips.
 
     Args:
-        bundles: those that will run. Overrides of others are fine, as long as these stand in the same folders.
+        bundles: those that will run. One file may serve several runs: overrides of others are fine, as long as these
+            stand in the same folders.
         path: of the JSON file.
 
     Raises:
-        InputError: as ``read_settings``; a bundle that is not there, or a key of ``*`` that none of the bundles has.
+        InputError: as ``read_settings``; a bundle that is not there, or a key of ``*`` that none of them all has.
     """
     settings = read_settings(path)
-    known = {each.name for bundle in bundles for each in bundle.parent.iterdir()} | {"*"}
-    unknown = sorted(set(settings) - known)
+    around = {each.name: each for bundle in bundles for each in bundle.parent.iterdir()}
+    unknown = sorted(set(settings) - set(around) - {"*"})
     if unknown:
         raise InputError(path, f"names bundles that are not there: {', '.join(unknown)}", "see anomaly-zoo list")
-    configs = [_config(bundle) for bundle in bundles]
+    configs = [_config(each) for each in around.values() if (each / _CONFIG).is_file()]
     slips = sorted(key for key in settings.get("*", {}) if not any(_has(config, key) for config in configs))
     if slips:
         problem = f"sets {', '.join(slips)} under '*', which no bundle has"
@@ -99,7 +101,7 @@ def settings_for(bundles: Sequence[Path], path: str | Path | None) -> dict[str, 
 
 
 def _config(bundle: Path) -> dict[str, Any]:
-    return json.loads((bundle / "configs" / "inference.json").read_text(encoding="utf-8"))
+    return json.loads((bundle / _CONFIG).read_text(encoding="utf-8"))
 
 
 def _has(config: Mapping[str, Any], key: str) -> bool:
