@@ -164,7 +164,7 @@ def test_slips_stop_a_command_before_a_network_runs(
 def test_a_key_of_all_is_for_the_bundles_that_have_it(
     pictures: Path, settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A card is made under settings of which the bundle has none, where another of the chosen ones has them."""
+    """A card is made under settings of which the bundle has none, where another one has them."""
     assert "num_inference_steps" not in zoo.read(zoo.named("dae"), "inference.json")
     content = json.loads(settings.read_text())
     settings.write_text(json.dumps({**content, "*": {"num_inference_steps": 1}}))
@@ -175,7 +175,10 @@ def test_a_key_of_all_is_for_the_bundles_that_have_it(
     monkeypatch.setattr(robustness_card, "BundleRun", run)
     _, failures = robustness_of(NAMES, str(pictures), tmp_path, split="validation", settings=str(settings))
     assert failures == dict.fromkeys(NAMES, "ArithmeticError: it runs")
-    with pytest.raises(InputError, match="num_inference_steps under '\\*'"):
+    with pytest.raises(ArithmeticError, match="it runs"):
+        robustness("dae", str(pictures), tmp_path, split="validation", settings=str(settings))
+    settings.write_text(json.dumps({**content, "*": {"number_of_steps": 1}}))
+    with pytest.raises(InputError, match="number_of_steps under '\\*'"):
         robustness("dae", str(pictures), tmp_path, split="validation", settings=str(settings))
 
 

@@ -118,13 +118,17 @@ def test_calibration(bundle: Path, overrides: Any, healthy: Path, tmp_path: Path
 
 @matrix
 def test_calibration_refuses_a_lesion(bundle: Path, overrides: Any, tmp_path: Path) -> None:
+    """Where no label says which cases are healthy, masks do."""
     data = write_volumes(tmp_path, healthy=0.0, ill=70.0)
+    listed = [{**entry, "label": None} for entry in json.loads((data / "datalist.json").read_text())]
+    (data / "datalist.json").write_text(json.dumps(listed))
     file = tmp_path / "models" / "threshold.json"
     options = {key: value for key, value in overrides(bundle).items() if key != "threshold"}
     with pytest.raises((RuntimeError, InputError)) as caught:
         zoo.infer(bundle, data, tmp_path / "output", "calibrate.json", threshold_file=str(file), **options)
     error = zoo.input_error(caught.value)
-    assert error.source == "ill"
-    assert "lesion" in error.problem
+    assert "1 of 2 cases" in error.source
+    assert "ill.nii.gz" in error.source
+    assert "by their mask" in error.problem
     assert "healthy" in error.remedy
     assert not file.exists()
