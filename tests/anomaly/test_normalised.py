@@ -1,14 +1,16 @@
 """Residuals in units of their spread: by the formula, with what healthy images show, and files that are checked."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from common.anomaly import HealthyStatistics, StatisticsBuilder, normalised_residual
+from common.anomaly import HealthyStatistics, StatisticsBuilder, normalised_residual, resolve_statistics
 from common.errors import InputError
+from common.files import sha256
 
 BINS = 16
 GENERATOR = torch.Generator().manual_seed(0)
@@ -76,6 +78,23 @@ def test_a_file_returns_as_it_was(tmp_path: Path) -> None:
     made = statistics(0.1, 0.2)
     made.save(tmp_path / "statistics.json")
     assert HealthyStatistics.load(tmp_path / "statistics.json") == made
+
+
+def test_other_settings_and_weights_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of the settings those that shape the estimates, and not those of the map made from them."""
+    file, weights, others = (tmp_path / name for name in ("statistics.json", "model.pt", "others.pt"))
+    weights.write_bytes(b"weights")
+    others.write_bytes(b"others")
+    known = {"settings": {"noise_levels": [100], "tv_weight": 1.0}, "weights_sha256": sha256(weights)}
+    made = replace(statistics(), **known)  # type: ignore[arg-type]
+    made.save(file)
+    assert resolve_statistics(file, {"noise_levels": [100], "tv_weight": 2.0}, weights) == made
+    assert not caplog.records
+    resolve_statistics(file, {"noise_levels": [200]}, others)
+    assert "noise_levels: [100] → [200]" in caplog.text
+    assert "with other weights than" in caplog.text
+    assert resolve_statistics("none") is None
+    assert resolve_statistics(made) is made
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"bias": []}'])

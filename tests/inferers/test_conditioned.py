@@ -76,6 +76,14 @@ def test_result_depends_neither_on_batches_nor_on_neighbours(network, name, nois
     assert not torch.allclose(together, other)
 
 
+def test_antithetic_runs_do_not_repeat_the_pairs_of_a_run(network):
+    options = {"antithetic": True, "num_reconstructions": 4, "batch_size": 1}
+    single, several = (
+        make("mahalanobis", num_restorations=count, **options)(images(1), network)["anomaly_map"] for count in (1, 2)
+    )
+    assert (single - several).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_volume_is_its_slices(network, name):
     volume = images(4).movedim(0, -1)[None]  # (1, 1, x, y, 4)
