@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from common.data.cases import FAILURE, CaseDataset, failure_reason
+from common.data.consistency import split_of, subject_of
 from common.data.dicom import check_sources, require_highdicom, write_parametric_map, write_segmentation
 from common.data.discovery import Case, dataset_name, discover, searched_folder
 from common.data.integrity import Problem, check_cases, marks_anything, table, verify
@@ -32,6 +33,8 @@ __all__ = [
     "load_cases",
     "require_highdicom",
     "searched_folder",
+    "split_of",
+    "subject_of",
     "table",
     "verify",
     "write_parametric_map",
@@ -156,7 +159,7 @@ def _with_twins(cases: list[Case]) -> list[Case]:
 
 
 def _held_out(cases: list[Case], split: str) -> list[Case]:
-    subjects = sorted({str(case.get("subject", case["case"])) for case in cases}, key=lambda name: case_seed(0, name))
+    subjects = sorted({subject_of(case) for case in cases}, key=lambda name: case_seed(0, name))
     if split not in ("training", "validation") or len(subjects) < 2:
         raise InputError(
             f"split '{split}' of {len(subjects)} subjects",
@@ -164,4 +167,4 @@ def _held_out(cases: list[Case], split: str) -> list[Case]:
             "name the splits in a datalist, or give at least two subjects for 'training' and 'validation'",
         )
     validation = set(subjects[: max(1, len(subjects) // 10, min(5, len(subjects) // 4))])
-    return [case for case in cases if (str(case.get("subject", case["case"])) in validation) == (split == "validation")]
+    return [case for case in cases if (subject_of(case) in validation) == (split == "validation")]

@@ -12,7 +12,7 @@ import numpy as np
 
 from common.data.formats import Image
 
-__all__ = ["Facts", "Problem", "odd_ones", "shared_subjects"]
+__all__ = ["Facts", "Problem", "odd_ones", "shared_subjects", "split_of", "subject_of"]
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,17 @@ class Facts:
         affine = images[0].affine
         spacing = () if affine is None else tuple(float(side) for side in np.linalg.norm(affine[:3, :3], axis=0))
         channels = sum(image.channels for image in images)
-        split = str(case.get("split", "")).split("_")[0]
-        return cls(file, split, channels, spacing, content.digest(), "mask" in case, case.get("label"))
+        return cls(file, split_of(case), channels, spacing, content.digest(), "mask" in case, case.get("label"))
+
+
+def subject_of(case: Mapping[str, Any]) -> str:
+    """Whose images a case has; one that does not say counts as a subject."""
+    return str(case.get("subject", case["case"]))
+
+
+def split_of(case: Mapping[str, Any]) -> str:
+    """The split of a case, empty for none: ``training_healthy`` and ``training_diseased`` are two parts of one."""
+    return str(case.get("split", "")).split("_")[0]
 
 
 def shared_subjects(cases: Sequence[Mapping[str, Any]]) -> Iterator[Problem]:
@@ -63,8 +72,7 @@ def shared_subjects(cases: Sequence[Mapping[str, Any]]) -> Iterator[Problem]:
     splits: dict[str, set[str]] = {}
     for case in cases:
         if "subject" in case and "split" in case:
-            # `training_healthy` and `training_diseased` are two parts of one split.
-            splits.setdefault(str(case["subject"]), set()).add(str(case["split"]).split("_")[0])
+            splits.setdefault(str(case["subject"]), set()).add(split_of(case))
     shared: dict[str, list[str]] = {}
     for subject, names in splits.items():
         if len(names) > 1:

@@ -16,7 +16,7 @@ from nibabel.filebasedimages import ImageFileError
 from PIL import Image
 from scipy import ndimage
 
-from common.data import Case, load_cases
+from common.data import Case, load_cases, subject_of
 from common.data.brain_mask import MNI_SHAPE
 from common.data.kinds import kind
 from common.data.transforms import BrainMaskd, PicturesToVolumesd
@@ -261,7 +261,7 @@ def _entry(
     files = {"image": f"images/{name}.png", "mask": f"masks/{name}.png", "brain_mask": _brain_file(case)}
     _write(output / files["image"], values)
     _write(output / files["mask"], 255 * mask)
-    known = {"label": int(mask.any()), "subject": case.get("subject", case["case"]), "case": name}
+    known = {"label": int(mask.any()), "subject": subject_of(case), "case": name}
     return {**files, **known, **details, "pixels": int(mask.sum())}
 
 

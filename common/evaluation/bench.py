@@ -11,6 +11,7 @@ from ignite.engine import Engine, Events
 from torch import Tensor
 from tqdm import tqdm
 
+from common.data import subject_of
 from common.errors import InputError
 from common.evaluation.bundle import BundleRun
 from common.evaluation.comparison.collect import Meter
@@ -85,7 +86,7 @@ class Bench:
         for case, result in zip(batch, output, strict=True):
             arrays = [_plain(each) for each in (result["anomaly_map"], case["mask"], case["region"], case["image"])]
             row = self._scores.pool.add(str(case["case"]), *arrays)
-            self._scores.rows.append({**row, "subject": str(case.get("subject", case["case"]))})
+            self._scores.rows.append({**row, "subject": subject_of(case)})
             self._bar.update()
         assert self.meter.last is not None
         self._scores.costs.append(self.meter.last)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from common.anomaly import Threshold
+from common.data import subject_of
 from common.errors import InputError
 from common.evaluation.healthy import HealthyHandler
 from common.evaluation.histogram import ScoreHistogram
@@ -77,7 +78,7 @@ class ThresholdCalibration(HealthyHandler):
     def add(self, case: Mapping[str, Any], result: Mapping[str, Any]) -> None:
         """Take the scores inside the brain mask."""
         scores = result["anomaly_map"].as_tensor()
-        histogram = self.histograms.setdefault(str(case.get("subject", case["case"])), ScoreHistogram())
+        histogram = self.histograms.setdefault(subject_of(case), ScoreHistogram())
         histogram.update(scores, scores.new_zeros(scores.shape), case["brain_mask"].as_tensor())
 
     def finish(self) -> None:

@@ -227,6 +227,8 @@ def test_a_subject_in_two_splits_is_a_leak() -> None:
     bad = check_data([*used, entry("c", 0, "anna", split="training")], used)
     assert statuses(bad)["no subject is in two splits"] == "leak"
     assert "anna" in bad[0].detail
+    halves = [entry("a", 1, "anna", split="training_diseased"), entry("b", 0, "anna", split="training_healthy")]
+    assert statuses(check_data(halves, used))["no subject is in two splits"] == "ok"
 
 
 def test_what_a_reader_must_know_of_the_data() -> None:

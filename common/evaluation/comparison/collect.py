@@ -17,6 +17,7 @@ from monai.data.utils import affine_to_spacing
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from common.data import subject_of
 from common.evaluation.comparison.case import CaseRecord, Cost
 from common.networks import has_bfloat16
 
@@ -89,7 +90,7 @@ class CaseCollector:
             x, y, z = (float(each) for each in affine_to_spacing(anomaly_map.affine))
             CaseRecord(
                 case=name,
-                subject=str(case.get("subject", name)),
+                subject=subject_of(case),
                 label=int(case.get("label", -1)),
                 key=self.key,
                 data=self.data[name],

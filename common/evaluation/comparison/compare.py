@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from common.bundles import find_bundles
-from common.data import Case, discover, load_cases
+from common.data import Case, discover, load_cases, subject_of
 from common.errors import InputError, told
 from common.evaluation.bundle import one_set_each, overrides_of, settings_for, the_process_as_before
 from common.evaluation.comparison.bootstrap import draw_subjects, interval, metrics_of, paired, subjects_of
@@ -225,7 +225,7 @@ def _data(job: Job, cases: Sequence[Case], data: Mapping[str, str]) -> dict[str,
         "cases": len(cases),
         "lesion_cases": ill,
         "healthy_cases": len(cases) - ill,
-        "subjects": len({str(case.get("subject", case["case"])) for case in cases}),
+        "subjects": len({subject_of(case) for case in cases}),
         "fingerprints": dict(data),
     }
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from common.anomaly import Threshold
-from common.data import Case
+from common.data import Case, split_of, subject_of
 from common.evaluation.calibration import subject_hash
 from common.evaluation.comparison.scores import Scores
 
@@ -50,8 +50,8 @@ def check_data(listed: Sequence[Case], used: Sequence[Case]) -> list[Finding]:
     else:
         detail = "every case has a lesion: false positives in healthy images are not seen"
         findings.append(Finding("healthy cases are scored too", "warning", detail))
-    diseased = {_subject(case) for case in used if _ill(case)}
-    mixed = sum(_subject(case) in diseased for case in healthy)
+    diseased = {subject_of(case) for case in used if _ill(case)}
+    mixed = sum(subject_of(case) in diseased for case in healthy)
     check = "healthy cases are of healthy subjects"
     if mixed:
         detail = f"{mixed} of {len(healthy)} are of a subject with a lesion elsewhere (right for planted lesions only)"
@@ -94,7 +94,7 @@ def check_threshold(
         detail = f"its file names no subjects ({threshold.calibrated_on}): calibrate anew to have this checked"
         findings.append(Finding(check, "warning", detail, bundle))
     else:
-        shared = {subject_hash(_subject(case)) for case in cases} & set(threshold.subjects)
+        shared = {subject_hash(subject_of(case)) for case in cases} & set(threshold.subjects)
         detail = f"{len(shared)} of its {len(threshold.subjects)} subjects are among the test subjects"
         findings.append(Finding(check, "leak" if shared else "ok", detail, bundle))
     changed = [key for key, then in threshold.settings.items() if settings.get(key, then) != then]
@@ -124,7 +124,7 @@ def _splits(listed: Sequence[Case]) -> Finding:
     splits: dict[str, set[str]] = {}
     for case in listed:
         if "split" in case:
-            splits.setdefault(_subject(case), set()).add(str(case["split"]))
+            splits.setdefault(subject_of(case), set()).add(split_of(case))
     both = sorted(subject for subject, names in splits.items() if len(names) > 1)
     if both:
         detail = f"{len(both)} of {len(splits)} subjects are: {', '.join(both[:5])}{', …' * (len(both) > 5)}"
@@ -139,11 +139,7 @@ def _subjects_named(used: Sequence[Case]) -> Finding:
     if bare:
         detail = f"{bare} of {len(used)} cases have none: each counts as a subject, so intervals may be too narrow"
         return Finding("cases name their subject", "warning", detail)
-    return Finding("cases name their subject", "ok", f"{len({_subject(case) for case in used})} subjects")
-
-
-def _subject(case: Case) -> str:
-    return str(case.get("subject", case["case"]))
+    return Finding("cases name their subject", "ok", f"{len({subject_of(case) for case in used})} subjects")
 
 
 def _ill(case: Case) -> bool:
