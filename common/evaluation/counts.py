@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["above", "auroc", "average_precision", "dice_curve", "oracle_dice", "per_region_overlap", "sensitivity_at"]
+__all__ = [
+    "above",
+    "auroc",
+    "average_precision",
+    "dice_curve",
+    "divide",
+    "oracle_dice",
+    "per_region_overlap",
+    "ratio",
+    "sensitivity_at",
+]
 
 _NAN = float("nan")
 
@@ -28,7 +38,7 @@ def average_precision(counts: np.ndarray) -> np.ndarray:
     total = above(counts)
     both, positives = total.sum(axis=-2), total[..., 1, :]
     precision = positives[..., :-1] / np.where(both[..., :-1] > 0, both[..., :-1], 1)
-    return _divide((counts[..., 1, :] * precision).sum(axis=-1), positives[..., 0])
+    return divide((counts[..., 1, :] * precision).sum(axis=-1), positives[..., 0])
 
 
 def auroc(counts: np.ndarray) -> np.ndarray:
@@ -42,7 +52,7 @@ def auroc(counts: np.ndarray) -> np.ndarray:
     """
     positives = above(counts[..., 1, :])
     wins = (counts[..., 0, :] * (positives[..., 1:] + 0.5 * counts[..., 1, :])).sum(axis=-1)
-    return _divide(wins, counts[..., 0, :].sum(axis=-1) * positives[..., 0].astype(float))
+    return divide(wins, counts[..., 0, :].sum(axis=-1) * positives[..., 0].astype(float))
 
 
 def dice_curve(counts: np.ndarray) -> np.ndarray:
@@ -53,7 +63,7 @@ def dice_curve(counts: np.ndarray) -> np.ndarray:
     """
     total = above(counts)
     lesion = total[..., 1, :1]
-    return _divide(2 * total[..., 1, :], np.where(lesion > 0, total.sum(axis=-2) + lesion, 0))
+    return divide(2 * total[..., 1, :], np.where(lesion > 0, total.sum(axis=-2) + lesion, 0))
 
 
 def oracle_dice(counts: np.ndarray) -> np.ndarray:
@@ -75,7 +85,7 @@ def sensitivity_at(counts: np.ndarray, rate: float) -> np.ndarray:
     negatives, positives = total[..., 0, :], total[..., 1, :]
     edge = (negatives <= rate * negatives[..., :1] + 1e-9).argmax(axis=-1)
     hits = np.take_along_axis(positives, edge[..., None], axis=-1)[..., 0]
-    return _divide(hits, np.where(negatives[..., 0] > 0, positives[..., 0], 0))
+    return divide(hits, np.where(negatives[..., 0] > 0, positives[..., 0], 0))
 
 
 def per_region_overlap(negatives: np.ndarray, overlap: np.ndarray, limit: float = 0.3) -> np.ndarray:
@@ -93,7 +103,7 @@ def per_region_overlap(negatives: np.ndarray, overlap: np.ndarray, limit: float 
 
     Source: Bergmann et al., MVTec AD, IJCV 2021, section 4.
     """
-    rates, mean = (_divide(total, total[..., :1]) for total in (above(negatives).astype(float), above(overlap)))
+    rates, mean = (divide(total, total[..., :1]) for total in (above(negatives).astype(float), above(overlap)))
     rates, mean = rates[..., ::-1], mean[..., ::-1]  # rising
     steps, rises = np.diff(rates, axis=-1), np.diff(mean, axis=-1)
     used = np.clip(limit - rates[..., :-1], 0, steps)  # of each step, what lies below the limit
@@ -101,7 +111,12 @@ def per_region_overlap(negatives: np.ndarray, overlap: np.ndarray, limit: float 
     return (used * (mean[..., :-1] + 0.5 * slope * used)).sum(axis=-1) / limit
 
 
-def _divide(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Quotient, NaN instead of a division by zero."""
+def ratio(part: float, whole: float) -> float:
+    """Quotient of two numbers, NaN instead of a division by zero."""
+    return float(part / whole) if whole else _NAN
+
+
+def divide(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Quotient of arrays that broadcast, NaN instead of a division by zero."""
     part, whole = np.broadcast_arrays(np.asarray(part, float), np.asarray(whole, float))
     return np.divide(part, whole, out=np.full(part.shape, _NAN), where=whole != 0)

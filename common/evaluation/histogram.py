@@ -10,7 +10,7 @@ import torch
 from monai.utils import convert_to_tensor
 
 from common.errors import InputError
-from common.evaluation.counts import above, auroc, average_precision, dice_curve, sensitivity_at
+from common.evaluation.counts import above, auroc, average_precision, dice_curve, ratio, sensitivity_at
 
 __all__ = ["BIN_EDGES", "N_BINS", "ScoreHistogram", "bins_of"]
 
@@ -118,7 +118,7 @@ class ScoreHistogram:
     @property
     def prevalence(self) -> float:
         """Share of positives, which is also the AP of a random score; NaN when nothing was counted."""
-        return _ratio(self.positives, int(self.counts.sum()))
+        return ratio(self.positives, int(self.counts.sum()))
 
     def average_precision(self) -> float:
         """Step-wise average precision, Σ (R_n − R_{n−1}) P_n over falling thresholds.
@@ -170,7 +170,7 @@ class ScoreHistogram:
         Returns:
             a number in [0, 1]; NaN without negatives.
         """
-        return _ratio(above(self.counts)[0, _bin_of(threshold)], self.negatives)
+        return ratio(above(self.counts)[0, _bin_of(threshold)], self.negatives)
 
     def sensitivity_at(self, rate: float) -> float:
         """Share of positives found where at most the share ``rate`` of the negatives is called anomalous.
@@ -207,8 +207,3 @@ def _bin_of(threshold: float) -> int:
     if not threshold >= 0:
         raise InputError("threshold", f"{threshold} is not a number ≥ 0", "give the threshold in units of the map")
     return int(np.searchsorted(BIN_EDGES, threshold, side="right")) - 1
-
-
-def _ratio(part: float, whole: float) -> float:
-    """Quotient, NaN instead of a division by zero."""
-    return float(part / whole) if whole else float("nan")

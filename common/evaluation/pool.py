@@ -12,7 +12,7 @@ import torch
 from monai.utils import convert_to_tensor
 
 from common.errors import InputError
-from common.evaluation.counts import auroc, average_precision, per_region_overlap
+from common.evaluation.counts import auroc, average_precision, per_region_overlap, ratio
 from common.evaluation.histogram import N_BINS, ScoreHistogram, bins_of
 from common.evaluation.lesions import components
 
@@ -145,7 +145,7 @@ class PooledScores:
             "lesion_cases": len(rows) - len(healthy),
             "healthy_cases": len(healthy),
             "prevalence": self.scores.prevalence,
-            "lesion_outside_region": _ratio(outside, lesion_voxels + outside),
+            "lesion_outside_region": ratio(outside, lesion_voxels + outside),
             "pixel_ap": self.scores.average_precision(),
             "oracle_dice": oracle_dice,
             "oracle_threshold": oracle_threshold,
@@ -153,9 +153,9 @@ class PooledScores:
             "sensitivity_fpr5": self.scores.sensitivity_at(0.05),
             "aupro": float(per_region_overlap(self.scores.counts[0], self.overlap)),
             "threshold": _NAN if self.threshold is None else self.threshold,
-            "dice": _ratio(2 * hits, detected + lesion_voxels) if lesion_voxels else _NAN,
-            "healthy_fpr": _ratio(_total("detected_voxels", healthy), _total("region_voxels", healthy)),
-            "case_ap_mean": _ratio(_total("average_precision", lesion), len(lesion)),
+            "dice": ratio(2 * hits, detected + lesion_voxels) if lesion_voxels else _NAN,
+            "healthy_fpr": ratio(_total("detected_voxels", healthy), _total("region_voxels", healthy)),
+            "case_ap_mean": ratio(_total("average_precision", lesion), len(lesion)),
             "case_ap_cases": len(lesion),
             **{
                 f"image_{name}_{reducer}": float(metric(image_counts([row[f"score_{reducer}"] for row in rows], ill)))
@@ -254,8 +254,3 @@ def _overlap(score: torch.Tensor, positive: torch.Tensor) -> np.ndarray:
 def _total(name: str, rows: Iterable[dict[str, Any]]) -> float:
     """Sum of one column."""
     return float(sum(row[name] for row in rows))
-
-
-def _ratio(part: float, whole: float) -> float:
-    """Quotient, NaN instead of a division by zero."""
-    return part / whole if whole else _NAN

@@ -10,6 +10,7 @@ import numpy as np
 from common.errors import InputError
 from common.evaluation import counts
 from common.evaluation.comparison.scores import Scores
+from common.evaluation.counts import divide
 from common.evaluation.indices import N_INTENSITIES, ahi_pixel, caci_ssim, rqi_ssim
 from common.evaluation.pool import image_counts
 
@@ -135,9 +136,9 @@ def _ratios(scores: Scores, of_case: np.ndarray, weights: np.ndarray) -> dict[st
 
     def mean(name: str, where: np.ndarray) -> np.ndarray:
         values = column(name)
-        return _divide(drawn(values * where), drawn(where * ~np.isnan(values)))
+        return divide(drawn(values * where), drawn(where * ~np.isnan(values)))
 
-    found = {"case_ap_mean": mean("average_precision", lesion), "prevalence": _divide(
+    found = {"case_ap_mean": mean("average_precision", lesion), "prevalence": divide(
         drawn(column("lesion_voxels")), drawn(column("region_voxels")))}  # fmt: skip
     if "ssim" in rows[0]:
         for name, where in (("healthy", healthy), ("outside_lesion", lesion)):
@@ -146,16 +147,16 @@ def _ratios(scores: Scores, of_case: np.ndarray, weights: np.ndarray) -> dict[st
         found |= _indices(scores, of_case, weights, healthy)
     if scores.has_mask:
         hits, marked, size = (drawn(column(f"{name}_voxels")) for name in ("detected_lesion", "detected", "lesion"))
-        found["dice"] = _divide(2 * hits, np.where(size > 0, marked + size, 0))
-        found["healthy_fpr"] = _divide(
+        found["dice"] = divide(2 * hits, np.where(size > 0, marked + size, 0))
+        found["healthy_fpr"] = divide(
             drawn(column("detected_voxels") * healthy), drawn(column("region_voxels") * healthy)
         )
         tp, fp, fn = (drawn(column(f"lesions_{name}")) for name in ("tp", "fp", "fn"))
-        found |= {"lesion_sensitivity": _divide(tp, tp + fn), "lesion_precision": _divide(tp, tp + fp)}
-        found["lesion_f1"] = _divide(2 * tp, np.where(tp + fn > 0, 2 * tp + fp + fn, 0))
+        found |= {"lesion_sensitivity": divide(tp, tp + fn), "lesion_precision": divide(tp, tp + fp)}
+        found["lesion_f1"] = divide(2 * tp, np.where(tp + fn > 0, 2 * tp + fp + fn, 0))
         found["false_lesions_per_case"] = mean("lesions_fp", np.ones(len(rows)))
         tp, fp, fn, iou = (drawn(column(f"panoptic_{name}")) for name in ("tp", "fp", "fn", "iou"))
-        found["panoptic_quality"] = _divide(iou, np.where(tp + fn > 0, tp + (fp + fn) / 2, 0))
+        found["panoptic_quality"] = divide(iou, np.where(tp + fn > 0, tp + (fp + fn) / 2, 0))
         found["hd95_mm"] = mean("hd95_mm", lesion)
     return found
 
@@ -168,14 +169,10 @@ def _indices(scores: Scores, of_case: np.ndarray, weights: np.ndarray, healthy: 
         sums = np.zeros((weights.shape[1], 2))
         np.add.at(sums, of_case, np.stack([np.nan_to_num(values), ~np.isnan(values)], axis=1))
         total, count = (weights @ sums).T
-        found[name] = _divide(total, count)
+        found[name] = divide(total, count)
     # Of each subject: input with lesion, what became of it, healthy input.
     counts = np.zeros((weights.shape[1], 3, N_INTENSITIES))
     for index, is_healthy, (before, after) in zip(of_case, healthy, scores.intensities, strict=True):
         counts[index] += np.stack([0 * before, 0 * after, before] if is_healthy else [before, after, 0 * before])
     drawn = np.tensordot(weights.astype(float), counts, axes=1)
     return {**found, "ahi_pixel": ahi_pixel(drawn[:, 0], drawn[:, 1], drawn[:, 2])}
-
-
-def _divide(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return np.divide(part, whole, out=np.full(np.shape(part), _NAN), where=whole != 0)
