@@ -12,6 +12,7 @@ from common.diffusion import to_image_range, to_model_range
 from common.errors import InputError
 from common.inferers.base import AnomalyInferer, Restored, check_perceptual
 from common.networks import Denoiser
+from common.options import whole_number
 from common.quantile import quantile
 from common.samplers import Callback, inpaint, partial_diffusion
 
@@ -64,7 +65,7 @@ class AutoDDPMInferer(AnomalyInferer):
             raise InputError(f"mask_percentile {mask_percentile}", "is no percentile", "use 0 to 100")
         self.timesteps = self.levels(noise_level, num_inference_steps, spacing)
         self.inpaint_timesteps = self.levels(inpaint_level, inpaint_steps, spacing)
-        self.resample_steps, self.perceptual = resample_steps, perceptual
+        self.resample_steps, self.perceptual = whole_number("resample_steps", resample_steps, 1), perceptual
         self.mask_threshold, self.mask_percentile = mask_threshold, mask_percentile
 
     @property

@@ -125,9 +125,21 @@ class AnomalyInferer(Inferer):
         Raises:
             InputError: levels that the schedule does not have, more steps than levels, or an unknown spacing.
         """
-        self.schedule.alpha_bar(whole_number("level", start, 0))
+        self.check_levels([start])
         steps = start + 1 if count is None else whole_number("number of steps", count, 1)
         return sampling_levels(start, steps, spacing)
+
+    def check_levels(self, levels: Sequence[int]) -> list[int]:
+        """Levels to noise to, as they were given.
+
+        Raises:
+            InputError: no list, an empty one, or a level that the schedule does not have.
+        """
+        if not isinstance(levels, Sequence) or not levels:
+            raise InputError(f"noise_levels {levels!r}", "are no list of levels", "give at least one, e.g. [499]")
+        for level in levels:
+            self.schedule.alpha_bar(whole_number("level", level, 0))
+        return list(levels)
 
     @property
     def evaluations_per_slice(self) -> int:

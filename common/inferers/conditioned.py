@@ -33,11 +33,7 @@ class ConditionedInferer(AnomalyInferer):
 
     def __init__(self, *, noise_levels: Sequence[int] = (249, 499, 749), **kwargs: Any) -> None:
         super().__init__(**{"prediction_type": "sample", "noise": "simplex", **kwargs})
-        if not noise_levels:
-            raise InputError("noise_levels", "are empty", "give at least one level, e.g. [499]")
-        for level in noise_levels:
-            self.schedule.alpha_bar(level)
-        self.timesteps = list(noise_levels)
+        self.timesteps = self.check_levels(noise_levels)
 
     @property
     def evaluations_per_slice(self) -> int:

@@ -21,6 +21,7 @@ from common.diffusion import to_image_range, to_model_range
 from common.errors import InputError
 from common.inferers.base import AnomalyInferer, Restored
 from common.networks import Denoiser
+from common.options import whole_number
 from common.samplers import Callback, estimates, has_pairs
 
 __all__ = ["EnsembleInferer"]
@@ -64,14 +65,10 @@ class EnsembleInferer(AnomalyInferer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if not noise_levels or num_samples < 1:
-            given = f"noise_levels {list(noise_levels)}, num_samples {num_samples}"
-            raise InputError(given, "make no estimate", "give at least one level and 1 sample")
         if normalise not in ("spread", "residual", "mahalanobis"):
             raise InputError(f"normalise '{normalise}'", "is not known", "choose 'spread', 'residual' or 'mahalanobis'")
-        for level in noise_levels:
-            self.schedule.alpha_bar(level)
-        self.timesteps = [level for level in noise_levels for _ in range(num_samples)]
+        samples = range(whole_number("num_samples", num_samples, 1))
+        self.timesteps = [level for level in self.check_levels(noise_levels) for _ in samples]
         if normalise == "mahalanobis":
             check_mahalanobis(len(self.timesteps), ridge)
         self.normalise, self.offset, self.ridge = normalise, offset, ridge

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from common.diffusion import Clip, PredictionType, StaticClip, Variance, child_generators, to_model_range
-from common.errors import InputError
 from common.inferers.base import AnomalyInferer, Restored
 from common.networks import Denoiser
+from common.options import whole_number
 from common.samplers import Callback, ddpm_sample
 
 __all__ = ["SegmentationEnsembleInferer"]
@@ -51,10 +51,8 @@ class SegmentationEnsembleInferer(AnomalyInferer):
         **kwargs: Any,
     ) -> None:
         super().__init__(prediction_type=prediction_type, clip=clip, **kwargs)
-        if num_samples < 1:
-            raise InputError(f"num_samples {num_samples}", "draws nothing", "use 1 or more")
         self.timesteps = self.levels(self.schedule.steps - 1, num_inference_steps, spacing)
-        self.num_samples, self.variance = num_samples, variance
+        self.num_samples, self.variance = whole_number("num_samples", num_samples, 1), variance
 
     def restore(
         self, image: Tensor, denoiser: Denoiser, generator: list[torch.Generator], callback: Callback

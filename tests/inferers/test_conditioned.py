@@ -131,8 +131,10 @@ def test_network_without_codes_is_refused():
 @pytest.mark.parametrize(
     ("name", "options", "match"),
     [
-        ("cddpm", {"noise_levels": []}, "empty"),
+        ("cddpm", {"noise_levels": []}, "no list of levels"),
+        ("cddpm", {"noise_levels": 499}, "noise_levels 499: are no list of levels"),
         ("cddpm", {"noise_levels": [499, 1000]}, "level 1000"),
+        ("cddpm", {"noise_levels": [499, -1]}, "level -1: cannot be used"),
         ("cddpm", {"noise": "pink"}, "noise 'pink'"),
         ("mahalanobis", {"num_reconstructions": 1}, "at least 2"),
         ("mahalanobis", {"ridge": 0.0}, "ridge"),

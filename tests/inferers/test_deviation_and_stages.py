@@ -143,14 +143,15 @@ def test_a_case_that_has_ended_is_left_alone(shape):
     torch.testing.assert_close(together[1:], x[1:], rtol=0, atol=0.15)
 
 
-def test_stages_stop_by_tolerance():
+@pytest.mark.parametrize(("tolerance", "stages"), [(2.0, 1), (-1.0, 3)])
+def test_stages_stop_by_tolerance(tolerance, stages):
     x = batch((1, 1, 8, 8))
     seen: list[Step] = []
     multistage(
-        Denoiser(Healer(), SCHEDULE, "sample"), x, 5, difference=lambda a, b: (a != b).float(), tolerance=2.0,
-        noise=constant_noise(torch.zeros(1, 1, 8, 8)), callback=seen.append,
+        Denoiser(Healer(), SCHEDULE, "sample"), x, 5, difference=lambda a, b: (a != b).float(), tolerance=tolerance,
+        max_stages=3, noise=constant_noise(torch.zeros(1, 1, 8, 8)), callback=seen.append,
     )  # fmt: skip
-    assert len(seen) == 1
+    assert [step.i for step in seen] == list(range(stages))
 
 
 def test_small_components_and_corners_are_not_suspicious():
@@ -164,7 +165,9 @@ def test_small_components_and_corners_are_not_suspicious():
     assert (kept[kept > 0] == 0.5).all()
 
 
-@pytest.mark.parametrize("options", [{"max_stages": 0}, {"blur": 4}, {"blur": 0}, {"noise_level": 1000}])
+@pytest.mark.parametrize(
+    "options", [{"max_stages": 0}, {"blur": 4}, {"blur": 0}, {"noise_level": 1000}, {"noise_level": -1}]
+)
 def test_synomaly_that_cannot_be_is_refused(options):
     with pytest.raises(InputError):
         synomaly(**options)

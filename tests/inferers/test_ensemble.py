@@ -76,6 +76,15 @@ def test_variance_counts_what_runs_differ_among_each_other() -> None:
     assert run(**options, num_restorations=4)["uncertainty"].mean() > 1e-3
 
 
+def test_uncertainty_is_zero_outside_the_brain() -> None:
+    brain = torch.zeros_like(IMAGE[:, :1])
+    brain[..., :8] = 1
+    made = EnsembleInferer(schedule=SCHEDULE, progress=False, noise_levels=[200])
+    found: Any = made(IMAGE, toy_network, brain_mask=brain)
+    assert not found["uncertainty"][brain == 0].any()
+    assert found["uncertainty"][brain == 1].any()
+
+
 def test_an_empty_image_has_all_results() -> None:
     made = EnsembleInferer(schedule=SCHEDULE, progress=False)
     assert set(made(torch.zeros_like(IMAGE), toy_network)) == set(run())
@@ -101,10 +110,11 @@ def test_statistics_are_read_from_their_file(tmp_path: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"noise_levels": []}, "make no estimate"),
-        ({"num_samples": 0}, "make no estimate"),
+        ({"noise_levels": []}, "no list of levels"),
+        ({"num_samples": 0}, "num_samples 0: cannot be used"),
         ({"normalise": "wish"}, "normalise 'wish'"),
         ({"noise_levels": [1000]}, "level 1000"),
+        ({"noise_levels": [-1]}, "level -1: cannot be used"),
         ({"offset": 0}, "offset 0"),
         ({"polarity": "grey"}, "polarity 'grey'"),
         ({"normalise": "mahalanobis", "noise_levels": [1], "num_samples": 1}, "1 reconstruction"),

@@ -293,5 +293,5 @@ def test_samples_are_counted_and_none_is_refused() -> None:
     made = ensemble(num_samples=4)
     made(IMAGE, segmenter)
     assert made.evaluations == 2 * 4 * 3
-    with pytest.raises(InputError, match="draws nothing"):
+    with pytest.raises(InputError, match="num_samples 0"):
         ensemble(num_samples=0)
