@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from monai.networks.layers import Conv, Pool
 from torch import Tensor, nn
 
-from common.errors import InputError
 from common.networks.devices import channels_last
+from common.networks.unet import check_input
 
 __all__ = ["DenoisingAutoencoder"]
 
@@ -83,12 +83,7 @@ class DenoisingAutoencoder(nn.Module):
         Raises:
             InputError: channels or sizes that the network cannot take.
         """
-        if x.ndim != self.spatial_dims + 2 or x.shape[1] != self.in_channels:
-            wanted = f"give (batch, {self.in_channels}, …) in {self.spatial_dims} dimensions"
-            raise InputError(f"network input of shape {tuple(x.shape)}", "does not fit the network", wanted)
-        if any(size % self.size_divisor for size in x.shape[2:]):
-            problem = f"is not divisible by {self.size_divisor}"
-            raise InputError(f"network input of size {tuple(x.shape[2:])}", problem, "pad it (the inferers do)")
+        check_input(x, self.spatial_dims, self.in_channels, self.size_divisor)
         skips: list[Tensor] = []
         for block in self.down:
             x = block(self.pool(x) if skips else x)

@@ -13,7 +13,7 @@ from torch import Tensor
 from common.errors import InputError
 from common.networks.devices import channels_last
 
-__all__ = ["DenoisingUNet"]
+__all__ = ["DenoisingUNet", "check_input"]
 
 
 class DenoisingUNet(DiffusionModelUNet):
@@ -109,15 +109,24 @@ class DenoisingUNet(DiffusionModelUNet):
         return None
 
     def _check(self, x: Tensor) -> None:
-        if x.ndim != self.spatial_dims + 2 or x.shape[1] != self.image_channels:
-            raise InputError(
-                f"network input of shape {tuple(x.shape)}",
-                f"is not (batch, {self.image_channels}, {'height, width' if self.spatial_dims == 2 else 'x, y, z'})",
-                "check channels and dimensions of the image against 'network_data_format' in metadata.json",
-            )
-        if any(size % self.size_divisor for size in x.shape[2:]):
-            raise InputError(
-                f"network input of size {tuple(x.shape[2:])}",
-                f"is not divisible by {self.size_divisor}",
-                "pad it (the inferers do so by themselves)",
-            )
+        check_input(x, self.spatial_dims, self.image_channels, self.size_divisor)
+
+
+def check_input(x: Tensor, spatial_dims: int, channels: int, divisor: int) -> None:
+    """Stop unless a network of so many dimensions and channels can take ``x``, its sizes multiples of ``divisor``.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if x.ndim != spatial_dims + 2 or x.shape[1] != channels:
+        raise InputError(
+            f"network input of shape {tuple(x.shape)}",
+            f"is not (batch, {channels}, {'height, width' if spatial_dims == 2 else 'x, y, z'})",
+            "check channels and dimensions of the image against 'network_data_format' in metadata.json",
+        )
+    if any(size % divisor for size in x.shape[2:]):
+        raise InputError(
+            f"network input of size {tuple(x.shape[2:])}",
+            f"is not divisible by {divisor}",
+            "pad it (the inferers do so by themselves)",
+        )

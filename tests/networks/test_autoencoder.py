@@ -35,7 +35,9 @@ def test_scale_and_offset_of_a_weight_have_no_effect():
 
 
 @pytest.mark.parametrize(
-    ("shape", "match"), [((1, 1, 16, 16), "does not fit"), ((1, 2, 16, 18), "not divisible by 4")], ids=["1ch", "size"]
+    ("shape", "match"),
+    [((1, 1, 16, 16), "batch, 2, height, width"), ((1, 2, 16, 18), "not divisible by 4")],
+    ids=["1ch", "size"],
 )
 def test_what_it_cannot_take_is_refused(shape, match):
     with pytest.raises(InputError, match=match):
