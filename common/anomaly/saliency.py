@@ -70,7 +70,7 @@ def saliency_mask(saliency: Tensor, *, quantile: float = 0.9, width: int = 5, re
     """The most salient part of an image, widened: what is to be drawn anew.
 
     Args:
-        saliency: (B, C, …), of one channel or several, which are taken together.
+        saliency: (B, C, …), not negative, of one channel or several, which are taken together.
         quantile: share of the values of a case that is left out.
         width: side of the cube, odd, that widens the part; every value that a blur with such a kernel would reach.
         region: (B, 1, …), true where values count; everywhere without it.
@@ -87,7 +87,7 @@ def saliency_mask(saliency: Tensor, *, quantile: float = 0.9, width: int = 5, re
     mask = torch.zeros_like(counts)
     for index, (case, inside) in enumerate(zip(saliency, counts, strict=True)):
         if inside.any():
-            mask[index] = (case > quantile_of(case[inside].float(), quantile, start_dim=0)) & (case > 0)
+            mask[index] = case > quantile_of(case[inside].float(), quantile, start_dim=0)
     return (dilate(mask.float(), width) > 0) & counts
 
 
@@ -98,5 +98,5 @@ def _scaled(gradient: Tensor) -> Tensor:
 
 def _to_one(values: Tensor) -> Tensor:
     largest = values.flatten(1).amax(dim=1)
-    scale = torch.where(largest > 0, 1 / largest.clamp(min=1e-12), torch.zeros_like(largest))
+    scale = 1 / largest.clamp(min=1e-12)
     return values * scale.reshape(-1, *(1,) * (values.ndim - 1))

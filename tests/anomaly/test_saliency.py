@@ -37,6 +37,16 @@ def test_lies_where_the_classifier_looks():
     assert found.flatten(1).amax(dim=1).tolist() == pytest.approx([1, 1, 1])
 
 
+def test_every_class_that_is_moved_to_counts():
+    def brighten(code):
+        return code.clamp(min=0)
+
+    dark = torch.zeros(1, 1, 16, 16)
+    assert not counterfactual_saliency(dark, identity, brighten, classify, targets=(0,)).any()
+    for targets in ((0, 1), (1, 0)):
+        assert (counterfactual_saliency(dark, identity, brighten, classify, targets=targets)[PLACE] == 1).all()
+
+
 def test_volumes_too():
     volume = images(channels=1)[..., None].repeat(1, 1, 1, 1, 4)
     assert saliency(volume).shape == volume.shape
