@@ -114,6 +114,11 @@ def test_feature_distance_grows_with_the_change():
     assert distance(a, a).abs().max() == 0
     assert 0 < small.mean() < large.mean()
     assert large.max() <= 4
+    told: list[int] = []
+    twice = FeatureDistance(lambda x, t: told.extend(t.tolist()) or 2 * features(x, t)[:1], level=7)
+    once = FeatureDistance(lambda x, t: features(x, t)[:1])
+    torch.testing.assert_close(twice(a, b), once(a, b))  # the mean over levels
+    assert set(told) == {7}
 
 
 def test_lpips_says_what_is_missing():

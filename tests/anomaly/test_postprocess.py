@@ -36,7 +36,8 @@ def test_small_components_go():
     values[6:9, 6:9, 1] = 1
     assert clean_mask(values, 0.5, min_size=4).sum() == 9
     assert clean_mask(values, 0.5, min_size=3).sum() == 12
-    assert clean_mask(values, 0.5, min_size=1).sum() == 12
+    for threshold in (0.5, 1.0):  # at or above it
+        assert clean_mask(values, threshold, min_size=1).sum() == 12
 
 
 def test_transform_keeps_the_geometry():

@@ -85,6 +85,17 @@ def test_a_set_without_splits_is_split_by_subject(tmp_path):
         load_cases(tmp_path, "test")
 
 
+def test_all_images_of_a_subject_are_on_one_side(tmp_path):
+    for i in range(12):
+        picture = Image.fromarray((np.random.default_rng(i).random((20, 20)) * 255).astype(np.uint8))
+        picture.save(tmp_path / f"s{i:02}.png")
+    entries = [{"image": f"s{i:02}.png", "subject": f"subject {i // 3}"} for i in range(12)]
+    (tmp_path / "datalist.json").write_text(json.dumps(entries))
+    parts = {split: load_cases(tmp_path, split) for split in ("training", "validation")}
+    assert {split: len(part) for split, part in parts.items()} == {"training": 9, "validation": 3}
+    assert len({case["subject"] for case in parts["validation"]}) == 1
+
+
 def test_cases_of_a_test_set_neither_train_nor_validate(tmp_path):
     for name in ("a", "b", "c"):
         (tmp_path / f"images{'Ts' if name == 'c' else 'Tr'}").mkdir(exist_ok=True)

@@ -1,3 +1,4 @@
+import math
 from typing import Any
 
 import nibabel as nib
@@ -182,6 +183,12 @@ def test_thinning_out_does_not_alias():
     inner = smooth[:, 8:-8, 8:-8]
     assert inner.mean().item() == pytest.approx(0.5, abs=0.01)
     assert inner.std() < 0.5 * stripes.std()
+    point = torch.zeros(1, 64, 64, 1)
+    point[0, 32, 32] = 1
+    blurred = AntiAliasd("image", (2.0, 1.0, -1.0))({"image": MetaTensor(point, affine=torch.eye(4))})["image"]
+    profile = blurred.as_tensor()[0, :, :, 0].sum(dim=1)  # full width at half maximum: √(2² - 1²)
+    width = 2.355 * float((profile * (torch.arange(64) - 32) ** 2).sum().sqrt())
+    assert width == pytest.approx(math.sqrt(3), rel=0.02)
     kept = AntiAliasd("image", (1.0, 0.5, -1.0))({"image": image})["image"]
     assert torch.equal(kept.as_tensor(), stripes)
 

@@ -73,6 +73,8 @@ def test_dynamic_threshold_scales_by_the_quantile():
     torch.testing.assert_close(result, x0.clamp(-bound, bound) / bound)
     inside = torch.rand(1, 1, 8, 8) - 0.5
     assert torch.equal(DynamicThreshold(0.99)(inside), inside)
+    both = torch.cat([x0, 5 * x0], dim=1)  # each channel by itself
+    torch.testing.assert_close(DynamicThreshold(0.99)(both)[:, :1], result)
 
 
 def test_unknown_prediction_type_is_refused():
@@ -143,6 +145,9 @@ def test_weights_survive_the_file_in_half_precision(tmp_path):
     loaded = load_weights(unet(), tmp_path / "model.pt")
     for a, b in zip(network.parameters(), loaded.parameters(), strict=True):
         assert torch.equal(a.half().float(), b)
+    save_weights(torch.nn.Linear(1, 1), tmp_path / "classifier.pt")  # the hash of the other file stays
+    names = [line.split()[1] for line in (tmp_path / HASH_FILE).read_text().splitlines()]
+    assert names == ["classifier.pt", "model.pt"]
 
 
 def test_every_flipped_bit_is_found(tmp_path):

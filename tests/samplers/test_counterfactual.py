@@ -43,6 +43,15 @@ def test_fixed_points_make_the_inversion_exact(image):
     assert exact < 1e-4
 
 
+def test_fixed_points_have_the_condition_of_the_way_back():
+    def network(x, timesteps, shift=0.0):
+        return toy_network(x, timesteps) + shift
+
+    denoiser, levels = Denoiser(network, SCHEDULE, clip=None), sampling_levels(300, 20)
+    back = ddim_round_trip(denoiser, IMAGE, levels, fixed_point_steps=8, shift=0.3)
+    torch.testing.assert_close(back, IMAGE, atol=1e-4, rtol=0)
+
+
 def test_fixed_points_of_a_denoiser_that_is_right():
     denoiser = gaussian_denoiser(0.2, 0.5, SCHEDULE)
     back = ddim_round_trip(denoiser, IMAGE, sampling_levels(500, 10), fixed_point_steps=12)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from monai.networks.schedulers import DDIMScheduler, DDPMScheduler
 
-from common.diffusion import CLEAN, NoiseSchedule, sampling_levels
+from common.diffusion import CLEAN, NoiseSchedule, ddim_step, ddpm_step, forward_step, sampling_levels
 from common.errors import InputError
 from common.samplers import GradientGuidance, ddim_invert, ddim_sample, ddpm_sample, inpaint, partial_diffusion
 from tests.exact import gaussian_denoiser
@@ -149,6 +149,17 @@ def test_inpainting_draws_inside_and_keeps_outside():
     assert torch.equal(y[..., 16:], known[..., 16:])
     assert y[..., :16].mean().item() == pytest.approx(MEAN, abs=0.02)
     assert y[..., :16].std().item() == pytest.approx(SPREAD, rel=0.1)
+
+
+def test_steps_that_cannot_be_are_refused():
+    prediction, noise = DENOISER(torch.zeros(1, 1, 4, 4), 20), lambda: torch.zeros(1, 1, 4, 4)
+    for t_next, source in ((30, noise), (10, None)):  # noise has no place on the way up
+        with pytest.raises(InputError, match="cannot have eta"):
+            ddim_step(prediction, SCHEDULE, 20, t_next, eta=0.5, noise=source)
+    with pytest.raises(InputError, match="does not go down"):
+        ddpm_step(noise(), prediction, SCHEDULE, 20, 20, noise=noise)
+    with pytest.raises(InputError, match="does not go up"):
+        forward_step(noise(), noise(), SCHEDULE, 20, 10)
 
 
 @pytest.mark.parametrize("timesteps", [[5], [3, 3, -1], [1, 2]])

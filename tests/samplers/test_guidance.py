@@ -5,7 +5,15 @@ import torch
 
 from common.diffusion import NoiseSchedule, sampling_levels
 from common.networks import Denoiser
-from common.samplers import ClassifierFreeGuidance, GradientGuidance, class_log_probability, compose, ddim_sample
+from common.samplers import (
+    ClassifierFreeGuidance,
+    GradientGuidance,
+    class_log_probability,
+    compose,
+    ddim_sample,
+    segment_log_probability,
+    value_log_likelihood,
+)
 from tests.exact import toy_image, toy_network
 
 SCHEDULE = NoiseSchedule()
@@ -66,6 +74,21 @@ def test_guidance_works_inside_no_grad_and_raises_the_class():
         guided = ddim_sample(NO_CLIP, START, LEVELS, guidance=guidance)
         plain = ddim_sample(NO_CLIP, START, LEVELS)
     assert guided.mean() > plain.mean()
+
+
+def test_likelihoods_are_those_of_their_distributions():
+    x = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+
+    def regressor(x, timesteps):
+        assert timesteps.tolist() == [7, 7]
+        return x[:, :1, 0, 0]
+
+    normal = torch.distributions.Normal(x[:, 0, 0, 0], 2.0)
+    found = value_log_likelihood(regressor, 0.5, spread=2.0)(x, 7)
+    expected = normal.log_prob(torch.tensor(0.5)) - normal.log_prob(x[:, 0, 0, 0])  # up to a constant
+    torch.testing.assert_close(found, expected)
+    places = segment_log_probability(lambda x, timesteps: x, 1)(x, 7)
+    torch.testing.assert_close(places, x.log_softmax(dim=1)[:, 1].mean(dim=(1, 2)))
 
 
 def test_guidances_compose_in_order():

@@ -9,7 +9,7 @@ import torch
 from common.diffusion import NoiseSchedule, Prediction, between, ddpm_step
 from common.errors import InputError
 from common.networks import Denoiser
-from common.samplers import ddpm_sample
+from common.samplers import ClassifierFreeGuidance, GradientGuidance, ddpm_sample
 from common.training import ClassBatch, HybridLoss, variance_target
 
 SCHEDULE = NoiseSchedule()
@@ -71,6 +71,24 @@ def test_samplers_use_what_was_learnt(place: float, variance: str) -> None:
     learnt = ddpm_sample(Denoiser(network, SCHEDULE), NOISE, levels, variance="learned", generator=generators[0])
     fixed = ddpm_sample(Denoiser(plain, SCHEDULE), NOISE, levels, variance=fixed_variance, generator=generators[1])
     torch.testing.assert_close(learnt, fixed)
+
+
+def test_guidance_and_parts_of_a_batch_keep_what_was_learnt() -> None:
+    def network(x: torch.Tensor, timesteps: torch.Tensor, label: int = 0) -> torch.Tensor:
+        return torch.cat([0.5 * x + label, 0.1 * x + label], dim=1)
+
+    denoiser = Denoiser(network, SCHEDULE)
+    prediction = denoiser(NOISE, 300)
+    assert prediction.variance is not None
+    gradient = GradientGuidance(denoiser, lambda x, t: x.flatten(1).sum(dim=1), scale=0.5)
+    free = ClassifierFreeGuidance(denoiser, scale=2, label=1)
+    for guided in (gradient(NOISE, 300, prediction), free(NOISE, 300, prediction), free.predict(NOISE, 300)):
+        assert guided.variance is not None
+        assert torch.equal(guided.variance, prediction.variance)
+        assert not torch.equal(guided.eps, prediction.eps)
+    for part, whole in zip(prediction.of_cases(slice(1, 3)), prediction, strict=True):
+        assert part is not None
+        assert torch.equal(part, whole[1:3])
 
 
 def test_a_network_that_says_no_variance_is_refused() -> None:
