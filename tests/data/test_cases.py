@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.data import healthy_cases, load_cases
+from common.data import FAILURE, CaseDataset, failure_reason, healthy_cases, load_cases
 from common.errors import InputError
 
 
@@ -107,6 +107,27 @@ def test_cases_of_a_test_set_neither_train_nor_validate(tmp_path):
     assert parts["validation"]
     assert parts["test"] == ["c"]
     assert len(load_cases(tmp_path)) == 3
+
+
+def test_a_case_that_cannot_be_used_says_why(tmp_path):
+    write_pictures(tmp_path)
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    Image.fromarray(np.full((20, 20), 7, np.uint8)).save(tmp_path / "c.png")  # can be read
+    cases = [{"case": name, "image": str(tmp_path / f"{name}.png")} for name in "abc"]
+    dataset = CaseDataset(cases, lambda case: {**case, "prepared": True}, keep_going=True)
+    assert dataset[0]["prepared"]
+    for index, words in ((1, "b"), (2, "the same value everywhere")):
+        assert set(dataset[index]) == {"case", FAILURE}
+        assert words in dataset[index][FAILURE]
+        assert str(tmp_path) not in dataset[index][FAILURE]
+
+
+def test_a_failure_is_told_without_the_names_of_files():
+    case = {"case": "series_1", "image": ["jane/a.nii", "jane/a.nii.gz"], "mask": "jane/a_mask.nii"}
+    wrapped = RuntimeError("of a transform")
+    wrapped.__cause__ = InputError("jane/a.nii", "does not fit jane/a_mask.nii\n or jane/a.nii.gz", "resample it")
+    assert failure_reason(wrapped, case) == "does not fit series_1 or series_1 → resample it"
+    assert failure_reason(ValueError("jane/a.nii\nis odd"), case) == "ValueError: series_1"
 
 
 def test_no_data_set_given():

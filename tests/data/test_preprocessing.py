@@ -88,6 +88,14 @@ def test_slices_at_the_level(tmp_path, code, space, level):
     assert len(z) == 3
 
 
+def test_the_level_is_counted_from_the_top_of_the_brain():
+    slices = torch.arange(40.0).expand(1, 8, 8, 40)
+    image = MetaTensor(slices, affine=torch.diag(torch.tensor([1.0, 1.0, 4.0, 1.0])))
+    brain = MetaTensor((slices < 30).float())  # empty slices above it
+    kept = SelectLeveld(["image"], (17, 29), "native")({"image": image, "brain_mask": brain})["image"]
+    assert kept[0, 0, 0].tolist() == [14, 15, 16]  # 4 mm each, the highest one of the brain at 80 mm
+
+
 def test_a_thin_native_volume_is_kept_whole_with_a_warning(tmp_path):
     with pytest.warns(UserWarning, match=r"scan\.nii\.gz.*all slices are used"):
         case = Preprocessing(slice_range_mm=(17, 29))(volume_case(tmp_path, 1, depth=5))

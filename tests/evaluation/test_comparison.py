@@ -111,6 +111,23 @@ def test_object_metrics_by_hand(scores: Scores) -> None:
     assert found["mae_healthy"] > 0
 
 
+def test_lesions_are_sought_inside_the_region_and_specks_are_none() -> None:
+    values, truth = np.zeros(SHAPE, np.float32), np.zeros(SHAPE, bool)
+    truth[6:10, 6:10] = truth[0, 0] = True
+    values[6:10, 6:8] = values[14, 14] = values[0, 10:14] = 1  # half of a lesion, a speck, and what lies outside
+    scores = score_cases("toy", [record(0, True, anomaly_map=values, truth=truth)], 0.25, min_size=2)
+    assert [scores.rows[0][f"lesions_{name}"] for name in ("tp", "fp", "fn")] == [1, 0, 0]
+    assert [size["lesions"] for size in scores.sizes if size["lesions"]] == [1]
+
+
+def test_a_lesion_that_is_only_touched_is_not_found() -> None:
+    values, truth = np.zeros(SHAPE, np.float32), np.zeros(SHAPE, bool)
+    truth[6:10, 6:10] = values[6, 6] = True
+    scores = score_cases("toy", [record(0, True, anomaly_map=values, truth=truth)], 0.25, min_size=1)
+    assert [(size["found"], size["share"]) for size in scores.sizes if size["lesions"]] == [(0, 1 / 16)]
+    assert scores.rows[0]["lesions_fn"] == 1
+
+
 def test_without_a_threshold_there_are_no_masks(records: list[CaseRecord]) -> None:
     found = metrics_of(score_cases("toy", records))
     assert "lesion_f1" not in found

@@ -99,6 +99,21 @@ def test_the_covariance_is_an_option() -> None:
     assert not blank.any()
 
 
+@pytest.mark.parametrize(
+    ("options", "changes"),
+    [
+        ({}, [{"polarity": "bright"}, {"tv_weight": 1.0}, {"offset": 0.5}, {"noise_levels": [200]}]),
+        ({"normalise": "residual"}, [{"anomaly_map": "squared"}]),
+        ({"normalise": "mahalanobis"}, [{"ridge": 1.0}]),
+    ],
+    ids=["spread", "residual", "mahalanobis"],
+)
+def test_options_reach_the_map(options: dict[str, Any], changes: list[dict[str, Any]]) -> None:
+    plain = run(**options)["anomaly_map"]
+    for change in changes:
+        assert not torch.allclose(run(**options, **change)["anomaly_map"], plain), change
+
+
 def test_statistics_are_read_from_their_file(tmp_path: Any) -> None:
     plain = run()["anomaly_map"]
     file = tmp_path / "statistics.json"

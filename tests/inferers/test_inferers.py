@@ -148,6 +148,17 @@ def test_autoddpm_keeps_everything_outside_its_mask(network):
     assert not torch.allclose(changed, image, atol=1e-3)
 
 
+def test_autoddpm_draws_the_neighbours_of_its_mask_anew_too(network, monkeypatch):
+    image, region = images(1, (16, 24)), torch.ones(1, 1, 16, 24)
+    score, expected = torch.zeros_like(region), torch.zeros_like(region, dtype=torch.bool)
+    score[..., 8, 8] = 1
+    expected[..., 7:10, 7:10] = True
+    inferer = make("autoddpm", mask_threshold=0.5)
+    monkeypatch.setattr(inferer, "coarse_map", lambda *_: score)
+    healthy = inferer(image, network, brain_mask=region)["pseudo_healthy"]
+    assert torch.equal((healthy - image).abs() > 1e-5, expected)
+
+
 def test_thor_harmonisation_pulls_back_to_the_input(network):
     image = images()
     free = make("thor", harmonise_levels=[])(image, network)["pseudo_healthy"]
@@ -212,6 +223,12 @@ def test_networks_that_output_the_image_are_the_default(kind):
     assert kind(schedule=SCHEDULE, prediction_type="epsilon").prediction_type == "epsilon"
 
 
+def test_every_option_of_thor_has_an_effect(network):
+    plain = make("thor", output="anomaly_map")(images(), network)
+    for options in ({"smoothing": 0.0}, {"region_size": 3}, {"map_levels": []}, {"harmonise_levels": [50]}):
+        assert not torch.allclose(make("thor", output="anomaly_map", **options)(images(), network), plain), options
+
+
 def test_thor_takes_the_polarity_of_anomalies(network):
     image = torch.full((1, 1, 16, 16), 0.5)
     image[..., 4:8, 4:8] = 1.0
@@ -273,6 +290,14 @@ def test_a_pair_of_runs_sees_the_slice_from_the_same_side(network, runs, opposit
     inferer(images(1, (16, 24)), network)
     assert signs == 2 * ([False, True] * runs)[:runs]
     assert drawn[0].abs().unique(dim=0).shape[0] == 2 * runs - opposite
+
+
+def test_a_batch_counts_every_run_and_the_mirrored_slice(network, monkeypatch):
+    inferer, sizes = make("ddpm", batch_size=8, num_restorations=2, mirror=True), []
+    restore = inferer.restore
+    monkeypatch.setattr(inferer, "restore", lambda x, *rest: sizes.append(len(x)) or restore(x, *rest))
+    inferer(images(5, (16, 24)), network)
+    assert sizes == [8, 8, 4]
 
 
 @torch.no_grad()
