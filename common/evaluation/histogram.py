@@ -90,10 +90,6 @@ class ScoreHistogram:
         index = bins_of(score).flatten() + N_BINS * positive.flatten()
         self.counts += torch.bincount(index, minlength=2 * N_BINS).reshape(2, N_BINS).cpu().numpy()
 
-    def merge(self, other: ScoreHistogram) -> None:
-        """Add the counts of another histogram to this one."""
-        self.counts += other.counts
-
     def __add__(self, other: ScoreHistogram) -> ScoreHistogram:
         total = ScoreHistogram()
         total.counts = self.counts + other.counts

@@ -81,7 +81,7 @@ class PooledScores:
             intensity = _intensity(image, inside, case)
             self.bright.update(intensity, positive)
             self.dark.update(1 - intensity, positive)
-        self.scores.merge(histogram)
+        self.scores += histogram
         self.overlap += overlap
         if self.keep:
             self.kept[case] = np.concatenate([histogram.counts, overlap[None]])

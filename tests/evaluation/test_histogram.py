@@ -121,9 +121,8 @@ def test_merging_equals_a_joint_update() -> None:
     total = first + second
     np.testing.assert_array_equal(total.counts, joint.counts)
     assert first.counts.sum() == 1000
-    first.merge(second)
-    first.all_reduce()  # alone: nothing to add
-    np.testing.assert_array_equal(first.counts, joint.counts)
+    total.all_reduce()  # alone: nothing to add
+    np.testing.assert_array_equal(total.counts, joint.counts)
 
 
 def test_scaling_by_powers_of_two_changes_nothing() -> None:
