@@ -23,7 +23,6 @@ def single_step(
     *,
     noise: Noise = gaussian_noise,
     generator: Generators = None,
-    region: Tensor | None = None,
     callback: Callback | None = None,
     **conditioning: Any,
 ) -> Prediction:
@@ -35,7 +34,6 @@ def single_step(
         level: to noise to.
         noise: kind of noise.
         generator: source of randomness, one for all or one a case.
-        region: (B, 1, …), 1 where to noise; the rest stays clean. ``None`` noises everything.
         callback: sees the step.
         **conditioning: for the network.
 
@@ -46,8 +44,6 @@ def single_step(
         InputError: the level is not in the schedule.
     """
     x_t = denoiser.schedule.add_noise(x, noise(x, generator), level)
-    if region is not None:
-        x_t = torch.where(region > 0, x_t, x)
     prediction = denoiser(x_t, level, **conditioning)
     if callback is not None:
         callback(Step(0, level, x_t, prediction.x0, prediction.eps))
