@@ -97,6 +97,5 @@ def _scaled(gradient: Tensor) -> Tensor:
 
 
 def _to_one(values: Tensor) -> Tensor:
-    largest = values.flatten(1).amax(dim=1)
-    scale = 1 / largest.clamp(min=1e-12)
+    scale = 1 / values.flatten(1).amax(dim=1).clamp(min=1e-12)
     return values * scale.reshape(-1, *(1,) * (values.ndim - 1))

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.diffusion import to_image_range, to_model_range
+from common.diffusion import CLEAN, to_image_range, to_model_range
 from common.inferers.base import AnomalyInferer, Restored
 from common.networks import Denoiser
 from common.samplers import Callback, Step
@@ -24,12 +24,7 @@ class DenoisingAutoencoderInferer(AnomalyInferer):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"prediction_type": "sample", **kwargs})
-        self.timesteps = [0]
-
-    @property
-    def evaluations_per_slice(self) -> int:
-        """One."""
-        return 1
+        self.timesteps = [0, CLEAN]
 
     def restore(
         self, image: Tensor, denoiser: Denoiser, generator: list[torch.Generator], callback: Callback

@@ -49,13 +49,11 @@ class HybridLoss(nn.Module):
         noise, place = output.chunk(2, dim=1)
         true, levels = target.chunk(2, dim=1)
         t = levels.flatten(1)[:, 0].round().long()
-        small, large, gain = (each.to(t.device)[t].reshape(-1, *(1,) * (output.ndim - 1)) for each in self._tables())
+        shape, tables = (-1, *(1,) * (output.ndim - 1)), (self.small, self.large, self.gain)
+        small, large, gain = (each.to(t.device)[t].reshape(shape) for each in tables)
         variance = between(place, small, large)
         difference = (gain * (noise.detach() - true)).square()  # of the two means
         divergence = 0.5 * (variance.log() - small.log() + (small + difference) / variance - 1)
         likelihood = 0.5 * (variance.log() + math.log(2 * math.pi) + difference / variance)
         bound = torch.where(levels > 0, divergence, likelihood)
         return (noise - true).square().mean() + self.weight * bound.mean()
-
-    def _tables(self) -> tuple[Tensor, Tensor, Tensor]:
-        return self.small, self.large, self.gain
