@@ -293,9 +293,15 @@ def test_a_pair_of_runs_sees_the_slice_from_the_same_side(network, runs, opposit
 
 
 def test_a_batch_counts_every_run_and_the_mirrored_slice(network, monkeypatch):
-    inferer, sizes = make("ddpm", batch_size=8, num_restorations=2, mirror=True), []
+    inferer = make("ddpm", batch_size=8, num_restorations=2, mirror=True)
+    sizes: list[int] = []
     restore = inferer.restore
-    monkeypatch.setattr(inferer, "restore", lambda x, *rest: sizes.append(len(x)) or restore(x, *rest))
+
+    def counted(image, *rest):
+        sizes.append(len(image))
+        return restore(image, *rest)
+
+    monkeypatch.setattr(inferer, "restore", counted)
     inferer(images(5, (16, 24)), network)
     assert sizes == [8, 8, 4]
 
