@@ -130,11 +130,11 @@ def test_the_next_call_goes_on_where_the_last_one_gave_up(source: Path, tmp_path
     assert left(tmp_path) == {"tiny"}
 
 
-@pytest.mark.parametrize("fault", ["", "no ranges"])
+@pytest.mark.parametrize("faults", [[], ["no ranges"], ["500", "500"]], ids=["ranges", "no ranges", "the last attempt"])
 @pytest.mark.parametrize("length", [100, 10_000_000])
-def test_a_beginning_of_something_else(fault: str, length: int, source: Path, tmp_path: Path) -> None:
+def test_a_beginning_of_something_else(faults: list[str], length: int, source: Path, tmp_path: Path) -> None:
     (tmp_path / ".tiny_v1.0.0.zip.part").write_bytes(b"x" * length)
-    with served(source, fault) as (url, _):
+    with served(source, *faults) as (url, _):
         download("tiny", patient(url), bundle_dir=tmp_path)
     assert left(tmp_path) == {"tiny"}
 
