@@ -66,6 +66,9 @@ def test_figures_by_brightness_are_those_of_the_residuals() -> None:
     assert spread[14] == pytest.approx(0.02, rel=0.1)
     assert bias[0] == bias[1]  # an empty bin has the figures of the nearest
     assert bias[10] == bias[14]
+    few = torch.full((1, 10, 10), 0.6)
+    builder.update(few + 0.3, few, torch.ones_like(few))
+    assert builder.figures()[0][9] == bias[10]  # as has one of few pixels
 
 
 def test_figures_are_read_between_the_centres_of_bins() -> None:

@@ -218,6 +218,12 @@ def test_evaluate_map_takes_arrays_with_and_without_channel(cases: list[dict[str
     assert reference["pixel_ap"] == reference["case_ap_mean"]
 
 
+def test_an_image_is_scored_by_its_mean_and_its_highest_hundredth() -> None:
+    found = evaluate_map(np.arange(150.0).reshape(10, 15), np.zeros((10, 15)))
+    assert found["score_mean"] == 74.5
+    assert found["score_top1"] == 148.5  # two of 150, rounded up
+
+
 def test_lesion_outside_the_region_is_reported_and_the_case_not_healthy() -> None:
     truth, region = np.zeros(SHAPE), np.ones(SHAPE)
     truth[:2], region[:2] = 1, 0

@@ -143,15 +143,26 @@ def test_a_case_that_has_ended_is_left_alone(shape):
     torch.testing.assert_close(together[1:], x[1:], rtol=0, atol=0.15)
 
 
-@pytest.mark.parametrize(("tolerance", "stages"), [(2.0, 1), (-1.0, 3)])
+@pytest.mark.parametrize(("tolerance", "stages"), [(0.0, 1), (-1.0, 3)])
 def test_stages_stop_by_tolerance(tolerance, stages):
     x = batch((1, 1, 8, 8))
     seen: list[Step] = []
     multistage(
-        Denoiser(Healer(), SCHEDULE, "sample"), x, 5, difference=lambda a, b: (a != b).float(), tolerance=tolerance,
+        Denoiser(Healer(), SCHEDULE, "sample"), x, 5, difference=lambda a, b: torch.ones_like(a), tolerance=tolerance,
         max_stages=3, noise=constant_noise(torch.zeros(1, 1, 8, 8)), callback=seen.append,
     )  # fmt: skip
     assert [step.i for step in seen] == list(range(stages))
+
+
+@pytest.mark.parametrize(("smallest_region", "stages"), [(500, 1), (1, 2)])
+def test_a_change_is_compared_to_no_less_than_the_smallest_region(smallest_region, stages):
+    """Of 64 voxels 10 are suspicious in every stage."""
+    found = (torch.arange(64) < 10).float().reshape(1, 1, 8, 8)
+    denoiser = Denoiser(Healer(), SCHEDULE, "sample")
+    multistage(
+        denoiser, batch((1, 1, 8, 8)), 5, difference=lambda a, b: found, tolerance=0.2, smallest_region=smallest_region
+    )
+    assert denoiser.evaluations == stages
 
 
 def test_small_components_and_corners_are_not_suspicious():

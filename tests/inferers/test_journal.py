@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from common.errors import InputError
 from common.inferers import Journal
+from common.inferers.evaluator import concerns_all
 from common.networks import save_weights
 
 
@@ -181,3 +183,18 @@ def test_no_path_is_written(tmp_path: Path, weights: str, cases: list[dict[str, 
     made.write_summary()
     for file in (tmp_path / "output").glob("*.json*"):
         assert os.fspath(tmp_path) not in file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OSError(errno.ENOSPC, "no space left"), True),
+        (PermissionError(errno.EACCES, "not allowed"), True),
+        (FileNotFoundError(errno.ENOENT, "not there"), False),
+        (RuntimeError("CUDA error: an illegal memory access"), True),
+        (RuntimeError("shapes differ"), False),
+        (InputError("a.nii", "tells of a CUDA error", "look at it"), False),
+    ],
+)
+def test_what_concerns_every_further_case_ends_a_run(error: Exception, expected: bool) -> None:
+    assert concerns_all(error) is expected

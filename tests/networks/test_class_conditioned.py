@@ -136,6 +136,10 @@ def test_weights_of_an_unrelated_network_are_refused(tmp_path):
     save_weights(ImageAutoencoder(**AUTOENCODER), tmp_path / "model.pt")
     with pytest.raises(InputError, match=r"shares \d+ of"):
         load_weights(DenoisingUNet(2, 1, 1, **SMALL), tmp_path / "model.pt", partly=True)
+    other = DenoisingUNet(2, 1, 1, **{**SMALL, "channels": (16, 64)})  # its first level is alike
+    save_weights(other, tmp_path / "model.pt")
+    with pytest.raises(InputError, match=r"shares \d+ of"):
+        load_weights(DenoisingUNet(2, 1, 1, **SMALL), tmp_path / "model.pt", partly=True)
 
 
 def test_an_image_stands_before_what_is_drawn():

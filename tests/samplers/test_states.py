@@ -4,7 +4,7 @@ import torch
 
 from common.diffusion import NoiseSchedule, sampling_levels
 from common.networks import Denoiser
-from common.samplers import Step, inpaint, resampling_levels, thor_sample
+from common.samplers import Step, inpaint, partial_diffusion, resampling_levels, thor_sample
 from tests.exact import constant_noise, toy_field, toy_image, toy_network
 
 SCHEDULE = NoiseSchedule()
@@ -56,3 +56,12 @@ def test_thor_noises_again_with_the_noise_of_the_start():
     )
     torch.testing.assert_close(noise_of(seen[2]), noise_of(seen[0]), rtol=1e-3, atol=1e-4)
     assert (noise_of(seen[1]) - noise_of(seen[0])).abs().mean() > 0.1
+
+
+def test_thor_without_harmonisation_is_partial_diffusion():
+    denoiser, levels = Denoiser(toy_network, SCHEDULE), [300, 200, 100, -1]
+    maps = {"temporal_map": torch.ones_like, "region_mask": torch.zeros_like, "harmonise_levels": ()}
+    for variance in ("fixed_small", "fixed_large"):
+        one, other = (torch.Generator().manual_seed(0) for _ in range(2))
+        plain = partial_diffusion(denoiser, IMAGE, levels, variance=variance, generator=one)
+        assert torch.equal(thor_sample(denoiser, IMAGE, levels, variance=variance, generator=other, **maps).x, plain)
