@@ -31,7 +31,7 @@ def calibrate(folder: Path, *cases: dict[str, Any]) -> Threshold:
 
 def test_a_share_of_the_brains_lies_above_it(tmp_path: Path) -> None:
     empty = MetaTensor(torch.zeros_like(BRAIN))
-    cases = [
+    cases: list[dict[str, Any]] = [
         {"case": "a", "subject": "anna", "label": 0},
         {"case": "b", "subject": "anna"},
         {"case": "c", "mask": empty},

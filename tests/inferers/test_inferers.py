@@ -225,7 +225,8 @@ def test_networks_that_output_the_image_are_the_default(kind):
 
 def test_every_option_of_thor_has_an_effect(network):
     plain = make("thor", output="anomaly_map")(images(), network)
-    for options in ({"smoothing": 0.0}, {"region_size": 3}, {"map_levels": []}, {"harmonise_levels": [50]}):
+    changes: list[dict[str, Any]] = [{"smoothing": 0.0}, {"region_size": 3}, {"map_levels": []}]
+    for options in [*changes, {"harmonise_levels": [50]}]:
         assert not torch.allclose(make("thor", output="anomaly_map", **options)(images(), network), plain), options
 
 

@@ -1,5 +1,7 @@
 """What happens to the state on the way, seen through the callback."""
 
+from typing import Any
+
 import torch
 
 from common.diffusion import NoiseSchedule, sampling_levels
@@ -60,7 +62,7 @@ def test_thor_noises_again_with_the_noise_of_the_start():
 
 def test_thor_without_harmonisation_is_partial_diffusion():
     denoiser, levels = Denoiser(toy_network, SCHEDULE), [300, 200, 100, -1]
-    maps = {"temporal_map": torch.ones_like, "region_mask": torch.zeros_like, "harmonise_levels": ()}
+    maps: dict[str, Any] = {"temporal_map": torch.ones_like, "region_mask": torch.zeros_like, "harmonise_levels": ()}
     for variance in ("fixed_small", "fixed_large"):
         one, other = (torch.Generator().manual_seed(0) for _ in range(2))
         plain = partial_diffusion(denoiser, IMAGE, levels, variance=variance, generator=one)

@@ -88,6 +88,7 @@ def test_guidance_and_parts_of_a_batch_keep_what_was_learnt() -> None:
         assert not torch.equal(guided.eps, prediction.eps)
     for part, whole in zip(prediction.of_cases(slice(1, 3)), prediction, strict=True):
         assert part is not None
+        assert whole is not None
         assert torch.equal(part, whole[1:3])
 
 
