@@ -22,7 +22,7 @@ from common.data.transforms import RobustIntensityd
 from common.errors import InputError
 from common.evaluation import evaluate_map
 from common.evaluation.report import case_figure, write_report
-from common.files import write_atomic, write_json
+from common.files import check_writable, write_atomic, write_json
 
 __all__ = ["CASE", "demo_scan", "run"]
 
@@ -90,11 +90,17 @@ def run(
         what ``summary.json`` holds: numbers over the slices that the bundle processed, inside the brain.
 
     Raises:
-        InputError: no such bundle, it failed, or it did not write what it should.
+        InputError: no such bundle, a folder that cannot be written, a bundle that failed or did not write what it
+            should.
     """
     output = Path(output_dir).expanduser().resolve()
+    root = _REPOSITORY / "bundles" / bundle
+    config = root / "configs" / "inference.json"
+    if not config.is_file():
+        raise InputError(config, "does not exist", "name a bundle of this repository (anomaly-zoo list)")
+    check_writable(output)
     case = demo_scan(output / "scan")
-    _run_bundle(bundle, output, num_inference_steps)
+    _run_bundle(root, config, output, num_inference_steps)
     arrays, levels = _read(output, case)
     details = _details(output)
     map_, truth, brain = arrays["anomaly_map"], arrays["mask"], arrays["brain_mask"]
@@ -120,12 +126,8 @@ def run(
     return summary
 
 
-def _run_bundle(bundle: str, output: Path, num_inference_steps: int | None) -> None:
+def _run_bundle(root: Path, config: Path, output: Path, num_inference_steps: int | None) -> None:
     """Call ``python -m monai.bundle run``; what it prints passes through."""
-    root = _REPOSITORY / "bundles" / bundle
-    config = root / "configs" / "inference.json"
-    if not config.is_file():
-        raise InputError(config, "does not exist", "name a bundle of this repository (anomaly-zoo list)")
     for name in [*(f"{CASE}_{result}.nii.gz" for result in _RESULTS), "run.json"]:
         (output / name).unlink(missing_ok=True)  # a result of an earlier run must not pass for one of this
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(config), "--bundle_root", str(root)]
@@ -135,7 +137,7 @@ def _run_bundle(bundle: str, output: Path, num_inference_steps: int | None) -> N
     path = os.pathsep.join(filter(None, [str(_REPOSITORY), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(command, cwd=_REPOSITORY, env={**os.environ, "PYTHONPATH": path}, check=False)
     if done.returncode:
-        raise InputError(f"bundle '{bundle}'", f"ended with exit code {done.returncode}", "see its messages above")
+        raise InputError(f"bundle '{root.name}'", f"ended with exit code {done.returncode}", "see its messages above")
 
 
 def _read(output: Path, case: dict[str, Any]) -> tuple[dict[str, np.ndarray], np.ndarray]:

@@ -160,3 +160,13 @@ def test_what_a_bundle_did_wrong_is_said(
 def test_an_unknown_bundle_is_refused(bundles: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"inference\.json: does not exist"):
         demo.run(tmp_path / "out", "other")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_scan_is_drawn(
+    bundles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "demo_scan", None)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file/out: cannot be written → give another folder"):
+        demo.run(tmp_path / "file" / "out", "some")

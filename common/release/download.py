@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from common.errors import InputError
-from common.files import sha256
+from common.files import check_writable, sha256
 from common.release.archive import Limits, unpack
 from common.release.manifest import MANIFEST, verify_bundle
 from common.release.package import HASHES
@@ -40,14 +40,15 @@ def download(name: str, source: str | Source, version: str | None = None, bundle
         the bundle; one of the same version that lies there untouched is left as it is.
 
     Raises:
-        InputError: no such release, another hash, an archive that is not as it must be, or a folder in the way.
+        InputError: no such release, a folder that cannot be written, another hash, an archive that is not as it must
+            be, or a folder in the way.
     """
     check_name(name)
     opened = open_source(source) if isinstance(source, str) else source
     hashes = _hashes(opened, str(source))
     version = _choose(name, version, [*hashes], str(source))
     archive, folder = archive_name(name, version), Path(bundle_dir)
-    folder.mkdir(parents=True, exist_ok=True)
+    check_writable(folder)
     with FileLock(folder / f".{name}.lock"):
         if (folder / name).exists():
             return _present(folder / name, version)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import InputError
+from common.files import check_writable
 from common.release.examples import NetworkInput, example, inputs_of, load_network
 
 __all__ = ["FORMATS", "export", "exported_program"]
@@ -43,8 +44,8 @@ def export(
         ``inputs`` (names), ``free`` (whether sizes are free), ``largest_difference`` (from the network).
 
     Raises:
-        InputError: unknown format, missing packages, a bundle that cannot be used, or a file that does not do what
-            the network does.
+        InputError: unknown format, missing packages, a folder that cannot be written, a bundle that cannot be used, or
+            a file that does not do what the network does.
     """
     output = Path(output)
     format = format or output.suffix.removeprefix(".")
@@ -55,6 +56,7 @@ def export(
         raise InputError("export to ONNX", f"needs {', '.join(missing)}", f"pip install {' '.join(missing)}")
     if output.is_dir() or not output.parent.is_dir():
         raise InputError(output, "cannot be written", "give a file in a folder that exists")
+    check_writable(output.parent)
     made = load_network(bundle, network)
     inputs = inputs_of(bundle, made, network)
     program, free = exported_program(made, inputs)

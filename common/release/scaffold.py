@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
-from common.files import write_json
+from common.files import check_writable, write_json
 from common.release.versions import check_name
 
 __all__ = ["new_bundle"]
@@ -63,7 +63,8 @@ def new_bundle(name: str, like: str | Path, folder: str | Path) -> Path:
         the bundle.
 
     Raises:
-        InputError: a name that cannot be or is taken, or a bundle whose inferer is in no module that can be copied.
+        InputError: a name that cannot be or is taken, a bundle whose inferer is in no module that can be copied, or a
+            folder that cannot be written.
     """
     like, target = Path(like), Path(folder) / check_name(name)
     module = f"{name}_inferer"
@@ -74,6 +75,7 @@ def new_bundle(name: str, like: str | Path, folder: str | Path) -> Path:
     dotted = json.loads((like / "configs" / "inference.json").read_text(encoding="utf-8"))["inferer"]["_target_"]
     made = "".join(part.capitalize() for part in name.split("_")) + "Inferer"
     code = _inferer(dotted, made, like)
+    check_writable(folder)
     work = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder))
     try:
         bundle = work / name

@@ -170,6 +170,14 @@ def test_a_bundle_in_the_way(source: Path, tmp_path: Path) -> None:
     assert (tmp_path / "tiny" / "LICENSE").read_text() == "mine"
 
 
+def test_a_folder_that_cannot_be_written(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with served(source) as (url, asked):
+        with pytest.raises(InputError, match="cannot be written → give another folder"):
+            download("tiny", url, bundle_dir=tmp_path / "file")
+        assert not [path for path, _ in asked if path.endswith(".zip")]
+
+
 def _get(source: str, folder: str) -> None:
     download("tiny", source, bundle_dir=folder)
 

@@ -133,6 +133,10 @@ def test_a_frozen_level_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert not [path for path in tmp_path.iterdir() if path.suffix == ".pt2"]
 
 
+def _refuse(path: Path) -> None:
+    raise PermissionError(13, "Permission denied", str(path))
+
+
 def test_what_cannot_be_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = write(tmp_path, timesteps="noise levels (B,), integers from 0 to 999")
     for options, problem in (
@@ -142,6 +146,11 @@ def test_what_cannot_be_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ):
         with pytest.raises(InputError, match=problem):
             export(bundle, **options)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "touch", _refuse)
+        patch.setattr(module, "load_network", None)
+        with pytest.raises(InputError, match="cannot be written → give another folder"):
+            export(bundle, tmp_path / "a.pt2")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install onnx onnxscript onnxruntime"):
         export(bundle, tmp_path / "a.onnx")

@@ -113,3 +113,13 @@ def test_names_that_cannot_be(name: str, problem: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=problem):
         new_bundle(name, LIKE, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    with pytest.raises(InputError, match="cannot be written → give another folder"):
+        new_bundle("mine", LIKE, tmp_path)
+    assert [*tmp_path.iterdir()] == []
