@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ __all__ = [
     "one_set_each",
     "overrides_of",
     "read_settings",
+    "refuse_unknown",
     "settings_for",
     "the_process_as_before",
 ]
@@ -88,16 +89,25 @@ def settings_for(bundles: Sequence[Path], path: str | Path | None) -> dict[str, 
         InputError: as ``read_settings``; a bundle that is not there, or a key of ``*`` that none of them all has.
     """
     settings = read_settings(path)
+    refuse_unknown(set(settings) - {"*"}, bundles, path)
     around = {each.name: each for bundle in bundles for each in bundle.parent.iterdir()}
-    unknown = sorted(set(settings) - set(around) - {"*"})
-    if unknown:
-        raise InputError(path, f"names bundles that are not there: {', '.join(unknown)}", "see anomaly-zoo list")
     configs = [_config(each) for each in around.values() if (each / _CONFIG).is_file()]
     slips = sorted(key for key in settings.get("*", {}) if not any(_has(config, key) for config in configs))
     if slips:
         problem = f"sets {', '.join(slips)} under '*', which no bundle has"
         raise InputError(path, problem, "write the name as inference.json has it, or leave it away")
     return settings
+
+
+def refuse_unknown(names: Iterable[str], bundles: Sequence[Path], path: str | Path | None) -> None:
+    """Stop where a file names a bundle that does not stand in the folders of those that will run.
+
+    Raises:
+        InputError: it does.
+    """
+    unknown = sorted(set(names) - {each.name for bundle in bundles for each in bundle.parent.iterdir()})
+    if unknown:
+        raise InputError(path, f"names bundles that are not there: {', '.join(unknown)}", "see anomaly-zoo list")
 
 
 def _config(bundle: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from common.evaluation.bundle import (
     one_set_each,
     overrides_of,
     read_settings,
+    refuse_unknown,
     settings_for,
     the_process_as_before,
 )
@@ -89,7 +90,14 @@ def curves(
     """
     found = find_bundles(bundles_dir, bundles)
     one_set_each(weights, found)
-    given, chosen = settings_for(found, settings), read_settings(points)
+    given, chosen = settings_for(found, settings), _points_for(found, points)
+    asked = {
+        bundle: {
+            name: overrides_of(bundle, {**given, bundle.name: {**given.get(bundle.name, {}), **point}}, weights)
+            for name, point in chosen[bundle.name].items()
+        }
+        for bundle in found
+    }
     listed = load_cases(dataset_dir, split, channels=None, truth="mask", twins=False)[:max_cases]
     if not listed:
         raise InputError(dataset_dir, "has no case", "give cases with masks")
@@ -100,12 +108,8 @@ def curves(
         tqdm.write(f"{bundle.name} ({number}/{len(found)})")
         file = Path(output_dir) / bundle.name / CURVE
         try:
-            common, own = overrides_of(bundle, given, weights), given.get(bundle.name, {})
-            asked = {
-                name: overrides_of(bundle, {**given, bundle.name: {**own, **point}}, weights)
-                for name, point in chosen.get(bundle.name, default_points(bundle)).items()
-            }
-            made[bundle.name] = _curve(bundle, listed, asked, file, (dataset_dir, split, device), cases_at_once, draws)
+            common, where = overrides_of(bundle, given, weights), (dataset_dir, split, device)
+            made[bundle.name] = _curve(bundle, listed, asked[bundle], file, where, cases_at_once, draws)
         except Exception as error:  # any bundle may fail in any way, and the others must not
             failures[bundle.name] = told(error)
             tqdm.write(f"failed: {bundle.name}: {failures[bundle.name]}")
@@ -145,6 +149,17 @@ def default_points(bundle: Path) -> dict[str, Overrides]:
     elif isinstance(steps, int):
         points |= {f"default, {count} steps": {"num_inference_steps": count} for count in _COUNTS if count != steps}
     return points
+
+
+def _points_for(bundles: Sequence[Path], path: str | None) -> dict[str, Mapping[str, Overrides]]:
+    """The points of each bundle: those of the file, or else its ``default_points``."""
+    chosen = read_settings(path)
+    refuse_unknown(chosen, bundles, path)
+    for name, points in chosen.items():
+        if not points or not all(isinstance(point, dict) for point in points.values()):
+            example = f'write {{"{name}": {{"20 steps": {{"num_inference_steps": 20}}}}}}'
+            raise InputError(path, f"has no points of '{name}', or one that is no mapping of overrides", example)
+    return {bundle.name: chosen.get(bundle.name) or default_points(bundle) for bundle in bundles}
 
 
 def _curve(

@@ -158,6 +158,28 @@ def test_slips_stop_a_command_before_a_network_runs(
     assert "cannot be written → give another folder" in told(tmp_path / "file" / "out")
     settings.write_text('{"*": {"nosie_level": 1, "spatial_size": [32, 32]}}')
     assert "sets nosie_level under '*', which no bundle has" in told(tmp_path / "out")
+    settings.write_text('{"dae": {"nosie_level": 1}}')
+    assert "settings of 'dae': has no nosie_level" in told(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("points", "words"),
+    [
+        ({"dea": {"two": {"median": 3}}}, "names bundles that are not there: dea"),
+        ({"dae": {"median": 3}}, "has no points of 'dae', or one that is no mapping of overrides"),
+        ({"dae": {}}, "has no points of 'dae'"),
+        ({"ddpm": {"slip": {"nosie_level": 100}}}, "settings of 'ddpm': has no nosie_level"),
+    ],
+)
+def test_slips_in_points_stop_a_curve_before_a_network_runs(
+    points: dict[str, Any], words: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.nn.Module, "__call__", None)
+    file = tmp_path / "points.json"
+    file.write_text(json.dumps(points))
+    with pytest.raises(InputError, match=words):
+        curve_module.curves("dae,ddpm", str(pictures), tmp_path / "out", points=str(file))
     assert not (tmp_path / "out").exists()
 
 
@@ -367,11 +389,6 @@ def test_curve(
     assert curve["command"].endswith("--settings SETTINGS --points POINTS")
     monkeypatch.setattr(curve_module, "_point", None)  # what is there is not measured again
     main(list(map(str, words)))
-
-    points.write_text(json.dumps({"ddpm": {"slip": {"nosie_level": 100}}}))
-    with pytest.raises(SystemExit):
-        main(list(map(str, words)))
-    assert "nosie_level" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("bundle", zoo.BUNDLES, ids=lambda each: each.name)

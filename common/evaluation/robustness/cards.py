@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from common.bundles import find_bundles
 from common.errors import told
-from common.evaluation.bundle import one_set_each, settings_for
+from common.evaluation.bundle import one_set_each, overrides_of, settings_for
 from common.evaluation.card_tables import summary_table
 from common.evaluation.robustness.card import robustness
 from common.files import check_writable, write_atomic
@@ -45,7 +45,9 @@ def robustness_of(
     output, cards, failures = Path(output_dir), {}, {}
     found = find_bundles(bundles_dir, bundles)
     one_set_each(options.get("weights"), found)
-    settings_for(found, options.get("settings"))
+    given = settings_for(found, options.get("settings"))
+    for bundle in found:  # a slip in the settings of the last is told before the first runs
+        overrides_of(bundle, given, options.get("weights"))
     check_writable(output)
     for number, bundle in enumerate(found, 1):
         tqdm.write(f"{bundle.name} ({number}/{len(found)})")
