@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
@@ -26,6 +27,7 @@ _FORMS = "a folder of NIfTI, PNG or JPEG files, a tree of DICOM series, one imag
 _LIST = "datalist.json"
 _IMAGE_FOLDERS = {"images", "imagestr", "imagests"}
 _ROLE_OF_FOLDER = {"masks": "mask", "labels": "mask", "labelstr": "mask", "labelsts": "mask", "brain": "brain_mask"}
+_LONGEST = 200  # bytes; names of files may have 255, with `_pseudo_healthy.nii.gz` and what marks an unfinished one
 # The longer ending first: `a_brain_mask` is no mask of an image called `a_brain`.
 _ROLE_OF_ENDING = {"_brain_mask": "brain_mask", "_bet_mask": "brain_mask", "_mask": "mask", "_seg": "mask"}
 
@@ -201,7 +203,12 @@ def _with_masks(images: list[Path], files: list[Path], root: Path) -> Iterator[C
 
 
 def _safe(text: str) -> str:
-    return re.sub(r"[^\w.-]+", "_", text).strip("._-") or "case"
+    """A text as part of a file's name: of letters, digits, dots and dashes, and short enough for file systems."""
+    name = re.sub(r"[^\w.-]+", "_", text).strip("._-") or "case"
+    if len(name.encode()) <= _LONGEST:
+        return name
+    kept = name.encode()[: _LONGEST - 13].decode(errors="ignore")
+    return f"{kept}_{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def _name_of(case: Case, base: Path) -> str:

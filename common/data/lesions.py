@@ -18,6 +18,7 @@ from scipy import ndimage
 
 from common.data import Case, load_cases, subject_of
 from common.data.brain_mask import MNI_SHAPE
+from common.data.discovery import searched_folder
 from common.data.kinds import kind
 from common.data.transforms import BrainMaskd, PicturesToVolumesd
 from common.diffusion import case_seed
@@ -179,10 +180,11 @@ def plant_dataset(
 
     Raises:
         InputError: data or shapes that cannot be used, pictures that are not healthy by label or mask, or a folder that
-            cannot be written.
+            cannot be written or lies in the data set.
     """
     if not contrasts:
         raise InputError("contrasts", "are empty", "give at least one")
+    _refuse_within(Path(output_dir).resolve(), dataset_dir)
     shapes = [] if shapes_dir is None else _shape_files(Path(shapes_dir))
     check_writable(output_dir)
     prepare = Compose(
@@ -222,6 +224,13 @@ def plant_dataset(
     file = output / "datalist.json"
     file.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
     return file
+
+
+def _refuse_within(output: Path, dataset_dir: str | Path) -> None:
+    """The new list would take the place of the old one, and new pictures would be found among the old ones."""
+    given, searched = Path(dataset_dir).resolve(), searched_folder(dataset_dir)
+    if given in (output, output / "datalist.json") or (searched and output.is_relative_to(searched.resolve())):
+        raise InputError(f"output_dir {output}", "lies in the data set", "give an --output_dir outside of it")
 
 
 def _smooth_noise(shape: Sequence[int], sigma: float, generator: np.random.Generator) -> np.ndarray:

@@ -157,7 +157,8 @@ class SelectLeveld(Cropd):
         space: ``mni``, ``native``, or ``auto``, which trusts the NIfTI code for MNI space.
 
     Raises:
-        InputError: an empty range, unknown space, or a volume in MNI space that has no slice in the range.
+        InputError: an empty range, unknown space, or a volume that has no slice (in MNI space), or none with a brain,
+            in the range.
     """
 
     def __init__(self, keys: KeysCollection, range_mm: tuple[float, float] | None, space: str = "auto") -> None:
@@ -174,6 +175,9 @@ class SelectLeveld(Cropd):
         slices = (slice(None), slice(None), self._slices(case))
         for key in self.key_iterator(case):
             case[key] = self.cropper(case[key], slices)
+        if "brain_mask" in case and not case["brain_mask"].any():
+            remedy = "give another --slice_range_mm, or a brain_mask that reaches there"
+            raise InputError(case_name(data), f"has no brain in its slices at {list(self.range_mm or ())} mm", remedy)
         return case
 
     def _slices(self, case: Data) -> slice:
@@ -233,11 +237,13 @@ class RobustIntensityd(MapTransform):
         top: less than 1 leaves head-room for anomalies brighter than healthy tissue.
 
     Raises:
-        InputError: the image is constant inside the brain.
+        InputError: percentiles that are no range from 0 to 100; or an image that is constant inside the brain.
     """
 
     def __init__(self, keys: KeysCollection, lower: float = 1.0, upper: float = 99.0, top: float = 0.8) -> None:
         super().__init__(keys, allow_missing_keys=True)
+        if not 0 <= lower < upper <= 100:
+            raise InputError(f"percentiles [{lower:g}, {upper:g}]", "are no range from 0 to 100", "give [low, high]")
         self.lower, self.upper, self.top = lower, upper, top
 
     def __call__(self, data: Data) -> dict[Hashable, Any]:

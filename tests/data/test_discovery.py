@@ -56,6 +56,18 @@ def test_a_name_is_fit_for_a_file(tmp_path: Path) -> None:
     assert discover(tmp_path)[0]["case"] == "with_space_ü_1"
 
 
+def test_a_long_name_is_short_enough_for_a_file(tmp_path: Path) -> None:
+    """Folders of DICOM exports are named after identifiers of up to 64 letters each."""
+    for last in "ab":
+        picture(tmp_path.joinpath(*["1.2.840." + "9" * 56] * 4, "ü" * 50, f"{last}.png"))
+    one, other = (case["case"] for case in discover(tmp_path))
+    assert one != other
+    assert one[:150] == other[:150] == "_".join(["1.2.840." + "9" * 56] * 4)[:150]
+    for name in (one, other):
+        (tmp_path / f".partial-{name}_pseudo_healthy.nii.gz").touch()
+        assert re.fullmatch(r"[\w.-]+", name)
+
+
 def test_masks_are_paired_by_name(tmp_path: Path) -> None:
     image = nifti(tmp_path / "s1" / "t1.nii.gz")
     other = nifti(tmp_path / "s1" / "t2.nii.gz")

@@ -256,6 +256,18 @@ def test_plant_dataset_refuses(tmp_path: Path) -> None:
         plant_dataset(tmp_path / "nowhere", tmp_path / "file")
 
 
+def test_planting_leaves_the_data_set_as_it_is(tmp_path: Path) -> None:
+    data = healthy_pictures(tmp_path / "healthy", 1)
+    before = sorted(data.iterdir()), (data / "datalist.json").read_text()
+    for given, output in ((data, data), (data / "datalist.json", data), (data / ".", data)):
+        with pytest.raises(InputError, match=r"output_dir .*healthy: lies in the data set"):
+            plant_dataset(given, output)
+    assert (sorted(data.iterdir()), (data / "datalist.json").read_text()) == before
+    picture(tmp_path / "searched" / "a.png", head().T.copy())
+    with pytest.raises(InputError, match="lies in the data set"):
+        plant_dataset(tmp_path / "searched", tmp_path / "searched" / "planted", split=None)
+
+
 def test_shapes_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     healthy_pictures(tmp_path / "healthy")
     nifti(tmp_path / "low" / "a.nii.gz", np.ones((182, 218, 20), np.uint8), SHAPE_AFFINE)  # far below the pictures

@@ -110,6 +110,23 @@ def test_an_mni_volume_without_the_level_is_refused(tmp_path):
     assert "none in [17.0, 29.0]" in str(caught.value.__cause__)
 
 
+def test_a_brain_mask_that_does_not_reach_the_level_is_refused(tmp_path):
+    case = volume_case(tmp_path, 4)
+    mask = np.asarray(nib.load(case["brain_mask"]).dataobj).copy()
+    mask[..., 5:] = 0
+    nib.save(nib.Nifti1Image(mask, AFFINE), case["brain_mask"])
+    with pytest.raises(RuntimeError) as caught:
+        Preprocessing(slice_range_mm=(17, 29))(case)
+    assert isinstance(caught.value.__cause__, InputError)
+    assert "scan.nii.gz: has no brain in its slices at [17.0, 29.0] mm" in str(caught.value.__cause__)
+
+
+@pytest.mark.parametrize("window", [(99, 1), (5, 5), (-1, 99), (1, 101)])
+def test_percentiles_that_are_no_range_are_refused(window):
+    with pytest.raises(InputError, match="are no range from 0 to 100"):
+        Preprocessing(percentiles=window)
+
+
 @pytest.mark.parametrize("options", [{"range_mm": (29, 17)}, {"range_mm": (1, 2), "space": "talairach"}])
 def test_bad_levels_are_refused(options):
     with pytest.raises(InputError):
