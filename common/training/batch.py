@@ -22,6 +22,7 @@ from common.diffusion import (
     to_model_range,
     training_target,
 )
+from common.errors import InputError
 from common.networks import autocast
 
 __all__ = ["DenoisingBatch", "DenoisingInferer", "TrainingPair"]
@@ -51,6 +52,9 @@ class DenoisingBatch(PrepareBatch):
         levels: lowest and highest level (inclusive) to train on; ``None`` takes all.
         validation_seed: with a number, levels and noise depend on it and the case id alone, so that losses compare
             between epochs and runs.
+
+    Raises:
+        InputError: levels that the schedule does not have.
     """
 
     def __init__(
@@ -62,7 +66,7 @@ class DenoisingBatch(PrepareBatch):
         validation_seed: int | None = None,
     ) -> None:
         self.schedule, self.prediction_type, self.noise = schedule, prediction_type, get_noise(noise)
-        self.low, self.high = (0, schedule.steps - 1) if levels is None else (int(levels[0]), int(levels[1]))
+        self.low, self.high = _range(schedule, levels)
         self.validation_seed = validation_seed
 
     def for_validation(self, seed: int = 0) -> Self:
@@ -115,6 +119,17 @@ class DenoisingBatch(PrepareBatch):
         keywords = {"timesteps": t, **(pair.conditioning or {})}
         output = network(pair.state, **keywords).float()[:, : pair.state.shape[1]]  # without a learned variance
         return pair.state, predict(output, pair.state, self.schedule, t, self.prediction_type).x0
+
+
+def _range(schedule: NoiseSchedule, levels: Sequence[int] | None) -> tuple[int, int]:
+    """Lowest and highest level to train on."""
+    last = schedule.steps - 1
+    if levels is None:
+        return 0, last
+    low, high = levels if isinstance(levels, list | tuple) and len(levels) == 2 else (last, -1)
+    if not (isinstance(low, int) and isinstance(high, int) and 0 <= low <= high <= last):
+        raise InputError(f"levels {levels}", f"are no range from 0 to {last}", "give [lowest, highest]")
+    return low, high
 
 
 class DenoisingInferer(Inferer):

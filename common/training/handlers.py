@@ -23,9 +23,13 @@ from common.diffusion import case_seed
 from common.errors import InputError
 from common.networks import save_weights
 from common.training.batch import DenoisingBatch
-from common.training.progress import denoising_grid, shown_cases
+from common.training.progress import denoising_grid, levels_of, shown_cases
 
 __all__ = ["Checkpoints", "FiniteLoss", "MeanLoss", "ReproducibleEpochs", "TensorBoardDenoising", "WeightsSaver"]
+
+
+# What a learning-rate schedule has from the configuration; the rest is how far it has come.
+_ASKED = ("base_lrs", "warmup_steps", "t_total")
 
 
 class ReproducibleEpochs:
@@ -92,8 +96,10 @@ class MeanLoss(Loss):
 class Checkpoints:
     """Write checkpoints that appear whole or not at all, keep the last two, and resume from one.
 
+    The number of epochs and the learning rate of a resumed training are those of its configuration.
+
     Args:
-        objects: what has a state, by name (network, ema, optimizer, lr_scheduler); the trainer is added.
+        objects: what has a state, by name (network, ema, optimizer, lr_scheduler, progress); the trainer is added.
         folder: where ``checkpoint_<epoch>.pt`` go.
         interval: epochs between them; the last epoch is always written.
         resume: a checkpoint to go on from; empty starts anew.
@@ -106,7 +112,8 @@ class Checkpoints:
         """Load ``resume`` if given, and write from now on.
 
         Raises:
-            InputError: the checkpoint does not exist, is damaged, or belongs to another configuration.
+            InputError: the checkpoint does not exist, is damaged, belongs to another configuration, or is of a training
+                that has ended.
         """
         objects = {**self.objects, "trainer": trainer}
         if self.resume:
@@ -124,8 +131,9 @@ class Checkpoints:
 def _restore(objects: Mapping[str, Any], path: Path) -> None:
     if not path.is_file():
         raise InputError(path, "no such checkpoint", "give --resume the path of a checkpoint_<epoch>.pt")
-    trainer = objects["trainer"]
+    trainer, scheduler = objects["trainer"], objects["lr_scheduler"]
     max_epochs = trainer.state.max_epochs
+    asked = {key: vars(scheduler)[key] for key in _ASKED if key in vars(scheduler)}
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         Checkpoint.load_objects(objects, state)
@@ -133,7 +141,15 @@ def _restore(objects: Mapping[str, Any], path: Path) -> None:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         remedy = "use a checkpoint of this configuration"
         raise InputError(path, f"cannot be resumed from ({reason})", remedy) from error
-    trainer.state.max_epochs = max_epochs  # the configuration may ask for more than the first run did
+    # The configuration may ask for more epochs than the first run did, or for another learning rate.
+    trainer.state.max_epochs = max_epochs
+    vars(scheduler).update(asked)
+    for group, rate in zip(objects["optimizer"].param_groups, scheduler.get_lr(), strict=True):
+        group["lr"] = rate
+    if trainer.state.epoch >= max_epochs or objects["progress"].stopped:  # ignite would begin with the first epoch
+        problem = f"is of a training that has ended, with epoch {trainer.state.epoch}"
+        remedy = "give a higher --max_epochs (--max_steps, --patience), or an earlier checkpoint"
+        raise InputError(path, problem, remedy)
 
 
 class WeightsSaver:
@@ -200,6 +216,6 @@ class TensorBoardDenoising:
     def _draw(self, evaluator: Engine) -> None:
         batch: Any = evaluator.state.batch  # decollated by now
         shown = shown_cases(batch, self.cases, evaluator.state.device)
-        grid = denoising_grid(self.batch, self.network, shown, self.levels)
+        grid = denoising_grid(self.batch, self.network, shown, levels_of(self.batch, self.levels))
         with SummaryWriter(self.log_dir) as writer:
             writer.add_image("denoising", grid, evaluator.state.epoch, dataformats="HW")

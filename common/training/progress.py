@@ -20,7 +20,7 @@ from common.errors import InputError
 from common.page import picture, plain, write_page
 from common.training.batch import DenoisingBatch
 
-__all__ = ["Progress", "TrainingReport", "denoising_grid", "shown_cases"]
+__all__ = ["Progress", "TrainingReport", "denoising_grid", "levels_of", "shown_cases"]
 
 
 class Progress:
@@ -162,8 +162,7 @@ class TrainingReport:
             "preprocessing, the brain mask or the learning rate deserve a look.</p></section>"
         )
         if self.shown and self.batch is not None:
-            last = self.batch.schedule.steps - 1
-            levels = sorted({min(level, last) for level in self.levels})
+            levels = levels_of(self.batch, self.levels)
             grid = denoising_grid(self.batch, progress.network, self.shown, levels)
             samples = picture(_png(grid), "Rows of images, corrupted images and what the network makes of them")
             parts.append(
@@ -180,6 +179,11 @@ def shown_cases(
     """The first cases of a decollated batch as one batch again, without their names."""
     kept = [{key: torch.as_tensor(value) for key, value in item.items() if key != "case"} for item in items[:count]]
     return {key: value.to(device) for key, value in list_data_collate(kept).items()}
+
+
+def levels_of(batch: DenoisingBatch, levels: Sequence[int]) -> list[int]:
+    """The levels, in order; in place of those that the schedule of a batch does not have its last one."""
+    return sorted({min(level, batch.schedule.steps - 1) for level in levels})
 
 
 @torch.no_grad()
