@@ -10,6 +10,7 @@ from typing import Any
 from ignite.engine import Engine, Events
 
 from common.errors import InputError
+from common.files import check_writable
 
 __all__ = ["HealthyHandler", "refuse_lesions"]
 
@@ -37,11 +38,12 @@ class HealthyHandler(ABC):
         cases: how many there were.
 
     Raises:
-        InputError: at run time, a case with a lesion.
+        InputError: the folder of the file cannot be written; at run time, a case with a lesion.
     """
 
     def __init__(self, path: str | Path, calibrated_on: str, settings: Mapping[str, Any], weights: str | Path) -> None:
         self.path, self.calibrated_on = Path(path), calibrated_on
+        check_writable(self.path.parent)
         self.settings, self.weights = dict(settings), weights
         self.cases = 0
 

@@ -15,7 +15,7 @@ from monai.data import decollate_batch
 
 from common.errors import InputError
 from common.evaluation.pool import PooledScores, evaluate_map
-from common.files import write_atomic, write_json
+from common.files import check_writable, write_atomic, write_json
 
 __all__ = ["AnomalyMetrics", "evaluate_map", "format_summary"]
 
@@ -39,6 +39,9 @@ class AnomalyMetrics:
         region_key: key of the brain or body mask, (1, …). None: the whole image counts.
         case_key: key of the case's name. None: cases are numbered.
         name: name of the method's row in the printed table.
+
+    Raises:
+        InputError: the folder cannot be written.
     """
 
     def __init__(
@@ -55,6 +58,8 @@ class AnomalyMetrics:
         name: str = "anomaly map",
     ) -> None:
         self.output_dir = None if output_dir is None else Path(output_dir)
+        if self.output_dir is not None:
+            check_writable(self.output_dir)
         self.protocol = dict(protocol or {})
         self.map_key, self.truth_key, self.image_key = map_key, truth_key, image_key
         self.region_key, self.case_key, self.name = region_key, case_key, name

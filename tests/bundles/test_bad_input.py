@@ -191,6 +191,36 @@ def test_a_lesion_is_found_before_calibration_runs(overrides: Any, tmp_path: Pat
     check(zoo.input_error(caught.value), told)
 
 
+def test_cases_without_a_truth_are_not_evaluated(overrides: Any, tmp_path: Path) -> None:
+    path, bundle = good(tmp_path), zoo.named("dae")
+    with pytest.raises((RuntimeError, InputError)) as caught:
+        zoo.infer(bundle, path, tmp_path / "output", "evaluate.json", **overrides(bundle))
+    told = Refusal(data, f"1 of 1 cases (first: {path})", "have no mask", "name the mask of each case in a datalist")
+    check(zoo.input_error(caught.value), told)
+
+
+@pytest.mark.parametrize("bundle", zoo.BUNDLES, ids=zoo.by_name)
+def test_evaluation_takes_each_image_for_a_case_with_its_truth(bundle: Path) -> None:
+    """Twins among them, which are healthy cases here."""
+    cases = zoo.read(bundle, "evaluate.json")["cases"]
+    assert cases.startswith("$common.data.load_cases(@dataset_dir, @split")
+    assert cases.endswith("'mask', twins=False)")
+
+
+@pytest.mark.parametrize(("overlay", "key"), [("evaluate.json", "output_dir"), ("calibrate.json", "threshold_file")])
+def test_what_comes_of_all_cases_is_not_computed_where_it_cannot_be_written(
+    overlay: str, key: str, overrides: Any, healthy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    bundle = zoo.named("dae")
+    options = {"output_dir": str(tmp_path), **overrides(bundle), key: str(tmp_path / "file" / "below")}
+    made = zoo.workflow(bundle, ["inference.json", overlay], "infer", dataset_dir=str(healthy), **options)
+    monkeypatch.setattr(torch.nn.Module, "__call__", None)
+    with pytest.raises((RuntimeError, InputError)) as caught:
+        made.run()
+    assert "file: cannot be written" in str(zoo.input_error(caught.value)).replace("/below", "")
+
+
 @pytest.mark.parametrize("name", SETTINGS)
 def test_settings_that_cannot_be_used(name: str, overrides: Any, tmp_path: Path) -> None:
     if name == "device" and torch.cuda.is_available():
