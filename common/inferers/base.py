@@ -201,7 +201,8 @@ class AnomalyInferer(Inferer):
             or the map alone.
 
         Raises:
-            InputError: wrong dimensions, values that are not finite or not in [0, 1], or seeds that do not fit.
+            InputError: wrong dimensions, values that are not finite or not in [0, 1], seeds that do not fit, or results
+                that are not finite.
         """
         self._check(inputs, brain_mask, seeds)
         image = torch.as_tensor(inputs).as_subclass(Tensor).float()
@@ -234,6 +235,9 @@ class AnomalyInferer(Inferer):
                 outputs["pseudo_healthy"][batch] = undo(result.pseudo_healthy)
                 if result.uncertainty is not None:
                     outputs["uncertainty"][batch] = undo(result.uncertainty) * regions[batch]
+        if not all(bool(torch.isfinite(each).all()) for each in outputs.values()):  # a mask would mark nothing there
+            remedy = "check the weights, or leave --amp away"
+            raise InputError(_source(inputs), "has a result that is not finite", remedy)
         self.evaluations += denoiser.evaluations
         self.slices += len(occupied)
 
@@ -293,9 +297,7 @@ class AnomalyInferer(Inferer):
         return get_map(name, extra)
 
     def _check(self, inputs: Tensor, brain_mask: Tensor | None, seeds: Sequence[int] | None) -> None:
-        name = "input"
-        if isinstance(inputs, MetaTensor):
-            name = str(inputs.meta.get("filename_or_obj", name))
+        name = _source(inputs)
         dims = inputs.ndim - 2
         if dims not in ({2, 3} if self.spatial_dims == 2 else {3}) or 0 in inputs.shape:
             wanted = f"give (batch, channel, …) for a {self.spatial_dims}-D method"
@@ -319,6 +321,11 @@ def check_perceptual(name: str) -> None:
     """
     if name not in ("feature", "lpips"):
         raise InputError(f"perceptual '{name}'", "is not known", "choose 'feature' or 'lpips'")
+
+
+def _source(inputs: Tensor) -> str:
+    """What to call inputs in a message."""
+    return str(inputs.meta.get("filename_or_obj", "input")) if isinstance(inputs, MetaTensor) else "input"
 
 
 def _both_views(values: Tensor) -> Tensor:

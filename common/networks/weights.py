@@ -46,8 +46,8 @@ def load_weights(network: Network, path: str | Path, *, partly: bool = False) ->
             it is. Where a layer has more input channels than the one in the file, its first ones are taken from there.
 
     Raises:
-        InputError: missing file, wrong hash, unreadable file, or another network's weights; partly, less than half
-            of the parameters in the file.
+        InputError: missing file, wrong hash, unreadable file, values that are not finite, or another network's weights;
+            partly, less than half of the parameters in the file.
     """
     check_weights(path)
     try:
@@ -70,6 +70,9 @@ def load_weights(network: Network, path: str | Path, *, partly: bool = False) ->
         raise InputError(
             path, "holds weights of another network: " + " ".join(lines[:3]), "check network_def in the config"
         ) from error
+    for name, value in network.state_dict().items():
+        if not torch.isfinite(value).all():
+            raise InputError(path, f"holds values in '{name}' that are not finite", "download it again, or train anew")
     return network.eval()
 
 

@@ -186,6 +186,18 @@ def test_bad_input_is_refused(network, change, match):
         make("ddpm")(change(images()), network)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_results_that_are_not_finite_are_refused(value):
+    """A mask would mark nothing there, as in a healthy scan."""
+    image = MetaTensor(images(1), meta={"filename_or_obj": "scan.nii.gz"})
+
+    def broken(x, timesteps):
+        return torch.full_like(x, value)
+
+    with pytest.raises(InputError, match=r"scan\.nii\.gz: has a result that is not finite"):
+        make("ddpm", clip=None)(image, broken)
+
+
 def test_masks_and_seeds_that_do_not_fit_are_refused(network):
     with pytest.raises(InputError, match="brain mask"):
         make("ddpm")(images(), network, brain_mask=torch.ones(3, 1, 4, 4))

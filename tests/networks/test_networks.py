@@ -173,6 +173,16 @@ def test_bad_weights_are_refused(tmp_path):
         load_weights(unet(), tmp_path / "other.pt")
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(tmp_path, value):
+    network = unet()
+    with torch.no_grad():
+        next(network.parameters())[0, 0] = value
+    save_weights(network, tmp_path / "model.pt")
+    with pytest.raises(InputError, match=r"model\.pt: holds values in '.*' that are not finite"):
+        load_weights(unet(), tmp_path / "model.pt")
+
+
 def test_devices():
     assert select_device("cpu") == torch.device("cpu")
     assert select_device() in (torch.device("cpu"), torch.device("cuda"))
