@@ -31,6 +31,7 @@ __all__ = [
     "failure_reason",
     "healthy_cases",
     "load_cases",
+    "marks_anything",
     "require_highdicom",
     "searched_folder",
     "split_of",

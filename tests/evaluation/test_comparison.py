@@ -20,6 +20,7 @@ from common.evaluation.comparison.leaks import check_data, check_scores, check_t
 from common.evaluation.comparison.scores import Scores, baseline, cost_summary, score_cases
 from common.evaluation.histogram import ScoreHistogram
 from common.evaluation.indices import N_INTENSITIES, ahi_pixel, intensity_counts
+from tests.data.files import picture
 
 SHAPE = (24, 20, 1)
 COST = Cost(1, 4, 0.5, 2e9, 300.0, False, "CPU")
@@ -248,8 +249,12 @@ def test_a_subject_in_two_splits_is_a_leak() -> None:
     assert statuses(check_data(halves, used))["no subject is in two splits"] == "ok"
 
 
-def test_what_a_reader_must_know_of_the_data() -> None:
-    only_ill = statuses(check_data([], [{"case": "a", "image": "a", "mask": "m"}]))
+def test_what_a_reader_must_know_of_the_data(tmp_path: Path) -> None:
+    masks = [picture(tmp_path / f"{value}.png", np.full((12, 10), value, np.uint8)) for value in (0, 255)]
+    unlabelled: list[dict[str, Any]] = [{"case": m.stem, "image": "a", "mask": str(m)} for m in masks]
+    both = {each.check: each.detail for each in check_data([], unlabelled)}
+    assert both["healthy cases are scored too"] == "1 of 2 cases"  # the one whose mask is empty
+    only_ill = statuses(check_data([], unlabelled[1:]))
     assert only_ill["healthy cases are scored too"] == "warning"
     assert only_ill["cases name their subject"] == "warning"
     assert only_ill["no subject is in two splits"] == "unknown"

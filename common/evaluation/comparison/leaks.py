@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from common.anomaly import Threshold
-from common.data import Case, split_of, subject_of
+from common.data import Case, marks_anything, split_of, subject_of
 from common.evaluation.calibration import subject_hash
 from common.evaluation.comparison.scores import Scores
 
@@ -41,16 +41,17 @@ def check_data(listed: Sequence[Case], used: Sequence[Case]) -> list[Finding]:
 
     Args:
         listed: all cases of the data list, of every split.
-        used: those that are scored.
+        used: those that are scored; the masks of those without a label are read.
     """
     findings = [_splits(listed), _subjects_named(used)]
-    healthy = [case for case in used if not _ill(case)]
+    ill = {case["case"]: _ill(case) for case in used}
+    healthy = [case for case in used if not ill[case["case"]]]
     if healthy:
         findings.append(Finding("healthy cases are scored too", "ok", f"{len(healthy)} of {len(used)} cases"))
     else:
         detail = "every case has a lesion: false positives in healthy images are not seen"
         findings.append(Finding("healthy cases are scored too", "warning", detail))
-    diseased = {subject_of(case) for case in used if _ill(case)}
+    diseased = {subject_of(case) for case in used if ill[case["case"]]}
     mixed = sum(subject_of(case) in diseased for case in healthy)
     check = "healthy cases are of healthy subjects"
     if mixed:
@@ -58,7 +59,7 @@ def check_data(listed: Sequence[Case], used: Sequence[Case]) -> list[Finding]:
         findings.append(Finding(check, "warning", detail))
     elif healthy:
         findings.append(Finding(check, "ok", "no subject has both"))
-    shares = [_share("brain_mask" in case for case in used if _ill(case) == ill) for ill in (False, True)]
+    shares = [_share("brain_mask" in case for case in used if ill[case["case"]] == kind) for kind in (False, True)]
     if healthy and len(healthy) < len(used) and shares[0] != shares[1]:
         detail = f"brain masks are given for {shares[0]:.0%} of the healthy cases and {shares[1]:.0%} of the others"
         findings.append(Finding("healthy and other cases are prepared alike", "leak", detail))
@@ -143,7 +144,8 @@ def _subjects_named(used: Sequence[Case]) -> Finding:
 
 
 def _ill(case: Case) -> bool:
-    return bool(case["label"]) if "label" in case else "mask" in case
+    """By its label, or else by its mask, which of a healthy case may be an empty one."""
+    return bool(case["label"]) if "label" in case else "mask" in case and marks_anything(case["mask"])
 
 
 def _share(flags: Any) -> float:
