@@ -16,6 +16,7 @@ from ignite.metrics import Loss
 from monai.data.utils import set_rnd
 from monai.handlers import from_engine
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.tensorboard import SummaryWriter
 
 from common.data import Scaling
@@ -144,8 +145,9 @@ def _restore(objects: Mapping[str, Any], path: Path) -> None:
     # The configuration may ask for more epochs than the first run did, or for another learning rate.
     trainer.state.max_epochs = max_epochs
     vars(scheduler).update(asked)
-    for group, rate in zip(objects["optimizer"].param_groups, scheduler.get_lr(), strict=True):
-        group["lr"] = rate
+    if isinstance(scheduler, LambdaLR):  # of others the rate follows from the one before
+        for group, rate in zip(objects["optimizer"].param_groups, scheduler.get_lr(), strict=True):
+            group["lr"] = rate
     if trainer.state.epoch >= max_epochs or objects["progress"].stopped:  # ignite would begin with the first epoch
         problem = f"is of a training that has ended, with epoch {trainer.state.epoch}"
         remedy = "give a higher --max_epochs (--max_steps, --patience), or an earlier checkpoint"

@@ -41,11 +41,11 @@ def rates(
     trainer.state.max_epochs = epochs
     LrScheduleHandler(schedule, epoch_level=False, print_lr=False).attach(trainer)
 
-    @trainer.on(Events.EPOCH_COMPLETED)
-    def _(engine: Engine) -> None:
+    def validate(engine: Engine) -> None:
         validator.state.epoch = engine.state.epoch
         validator.state.metrics = {"loss": losses[engine.state.epoch - 1]} if losses else {}
 
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, validate)
     progress.attach(trainer)
     objects = {"network": network, "optimizer": optimizer, "lr_scheduler": schedule, "progress": progress}
     Checkpoints(objects, str(folder), resume=resume).attach(trainer)
