@@ -20,7 +20,7 @@ _THRESHOLD = DynamicThreshold()
 class ClassifierFreeInferer(AnomalyInferer):
     """Encode the image by DDIM inversion with the null class, decode it with guidance to the healthy class, compare.
 
-    The network takes ``class_labels``, and the null class where none are given, as ``ClassTokenUNet``.
+    The network takes ``class_labels`` and has a ``null_class``, as ``ClassConditionedUNet`` and ``ClassTokenUNet``.
 
     Args:
         guidance_scale: w; 0 is the round trip without a class, 1 the conditional network.

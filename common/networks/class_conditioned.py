@@ -37,14 +37,20 @@ class ClassConditionedUNet(DenoisingUNet):
         spatial_dims: 2 or 3.
         in_channels: image channels.
         out_channels: output channels.
-        num_classes: classes; 0 is healthy.
+        num_classes: classes; 0 is healthy, and ``num_classes`` itself is the null class: nothing is added (Ho &
+            Salimans 2022).
         **kwargs: of ``DenoisingUNet``.
+
+    Attributes:
+        null_class: number of the null class.
     """
 
     def __init__(
         self, spatial_dims: int, in_channels: int, out_channels: int, *, num_classes: int = 2, **kwargs: Any
     ) -> None:
         super().__init__(spatial_dims, in_channels, out_channels, num_class_embeds=num_classes, **kwargs)
+        self.null_class = num_classes
+        self.class_embedding = _ClassEmbedding(*self.class_embedding.weight.shape, _weight=self.class_embedding.weight)
 
     def forward(  # type: ignore[override]
         self,
@@ -164,6 +170,14 @@ class ImageConcatenatedUNet(DenoisingUNet):
             InputError: channels or sizes that the network cannot take.
         """
         return super().forward(x if image is None else torch.cat([image, x], dim=1), timesteps, context, **kwargs)
+
+
+class _ClassEmbedding(nn.Embedding):
+    """Vectors (B, dim) of classes (B,); of numbers that are not a class, the null class, the zero vector."""
+
+    def forward(self, labels: Tensor) -> Tensor:
+        known = labels < self.num_embeddings
+        return super().forward(labels * known) * known[:, None]
 
 
 class _TokenAttention(SpatialAttentionBlock):

@@ -40,7 +40,7 @@ class ClassBatch(_LabelledBatch):
     Args:
         schedule: of the process.
         class_dropout: probability of the null class instead (Sanchez et al. 2022: 0.35, drawn for each case by itself).
-        null_class: its number, that of the network (``ClassTokenUNet.null_class``).
+        null_class: its number, that of the network (its ``null_class``).
         learned_variance: the network says the variance besides, and ``HybridLoss`` is its loss.
         **kwargs: of ``DenoisingBatch``.
     """

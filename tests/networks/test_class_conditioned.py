@@ -82,7 +82,17 @@ def test_a_case_has_its_own_class(network_class):
     torch.testing.assert_close(together[1:], alone, rtol=1e-4, atol=1e-5)
 
 
-def test_the_null_class_is_the_zero_vector_and_stays_it():
+def test_the_null_class_adds_nothing_to_the_level_and_learns_nothing():
+    network, x = awake(ClassConditionedUNet(2, 1, 1, **SMALL)), states(2)
+    plain = DenoisingUNet(2, 1, 1, **SMALL).eval()
+    plain.load_state_dict({key: value for key, value in network.state_dict().items() if "class" not in key})
+    nothing = torch.full((2,), network.null_class)
+    assert torch.equal(network(x, TIMES, class_labels=nothing), plain(x, TIMES))
+    network(x, TIMES, class_labels=nothing).sum().backward()
+    assert not network.class_embedding.weight.grad.any()
+
+
+def test_the_null_token_is_the_zero_vector_and_stays_it():
     network = ClassTokenUNet(2, 1, 1, **SMALL)
     assert not network.class_vector.weight[network.null_class].any()
     awaken = awake(ClassTokenUNet(2, 1, 1, **SMALL)).train()
