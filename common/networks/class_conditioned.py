@@ -50,7 +50,8 @@ class ClassConditionedUNet(DenoisingUNet):
     ) -> None:
         super().__init__(spatial_dims, in_channels, out_channels, num_class_embeds=num_classes, **kwargs)
         self.null_class = num_classes
-        self.class_embedding = _ClassEmbedding(*self.class_embedding.weight.shape, _weight=self.class_embedding.weight)
+        vectors = self.get_parameter("class_embedding.weight")
+        self.class_embedding = _ClassEmbedding(num_classes, vectors.shape[1], _weight=vectors)
 
     def forward(  # type: ignore[override]
         self,
