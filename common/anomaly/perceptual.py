@@ -33,20 +33,27 @@ class FeatureDistance:
 
     def __init__(self, features: Callable[[Tensor, Tensor], list[Tensor]], level: int = 0) -> None:
         self.features, self.level = features, level
+        self._reference: tuple[Tensor, list[Tensor]] | None = None
 
     def __call__(self, image: Tensor, healthy: Tensor) -> Tensor:
-        """Return the distance (B, 1, …) of two images (B, C, …) in [0, 1]."""
-        cases = image.shape[0]
-        both = to_model_range(torch.cat([image, healthy]))
-        timesteps = torch.full((2 * cases,), self.level, device=image.device)
+        """Return the distance (B, 1, …) of two images (B, C, …) in [0, 1].
+
+        Called again with the same ``image`` (the object; it must not have been changed), it does not look at it anew.
+        """
+        if self._reference is None or self._reference[0] is not image:
+            self._reference = image, self._unit_features(image)
         mode = "bilinear" if image.ndim == 4 else "trilinear"
         total = torch.zeros_like(image[:, :1])
-        levels = self.features(both, timesteps)
-        for values in levels:
-            unit = F.normalize(values.float(), dim=1)
-            distance = (unit[:cases] - unit[cases:]).square().sum(dim=1, keepdim=True)
+        levels = self._unit_features(healthy)
+        for ours, theirs in zip(self._reference[1], levels, strict=True):
+            distance = (ours - theirs).square().sum(dim=1, keepdim=True)
             total += F.interpolate(distance, size=image.shape[2:], mode=mode, align_corners=False)
         return total / len(levels)
+
+    def _unit_features(self, image: Tensor) -> list[Tensor]:
+        """Features of each level, of unit length along channels."""
+        timesteps = torch.full((image.shape[0],), self.level, device=image.device)
+        return [F.normalize(each.float(), dim=1) for each in self.features(to_model_range(image), timesteps)]
 
 
 class LpipsDistance:

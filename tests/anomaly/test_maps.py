@@ -123,6 +123,22 @@ def test_feature_distance_grows_with_the_change():
     torch.testing.assert_close(FeatureDistance(twice, level=7)(a, b), once(a, b))  # the mean over levels
 
 
+def test_features_of_the_same_image_are_computed_once():
+    a, b, c = (rand(SHAPES[0], seed) for seed in range(3))
+    seen = []
+
+    def features(x, timesteps):
+        seen.append(x)
+        return [torch.cat([x, x.square()], dim=1)]
+
+    distance = FeatureDistance(features)
+    first, second, other = distance(a, b), distance(a, c), distance(c, a)
+    assert len(seen) == 2 + 1 + 2
+    torch.testing.assert_close(other, second)  # a distance is symmetric, so nothing of `a` was used for `c`
+    assert not torch.allclose(first, second)
+    torch.testing.assert_close(first, FeatureDistance(features)(a, b))
+
+
 def test_lpips_says_what_is_missing():
     with pytest.raises(InputError, match="feature"):
         LpipsDistance()
