@@ -12,18 +12,27 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
+from common.options import whole_number
 
 __all__ = ["check_overrides"]
+
+_LEAST = {
+    "batch_size": 1, "max_epochs": 1, "max_steps": 1, "val_interval": 1, "save_interval": 1,
+    "num_workers": 0, "patience": 0, "warmup_steps": 0,
+}  # fmt: skip
 
 
 def check_overrides(words: Sequence[str] | None = None) -> None:
     """Stop if the command line of MONAI's bundle runner overrides a key that none of its config files has.
 
+    Counts of epochs, steps, scans and processes are looked at too: with a 0 some fail after the data was read, others
+    save nothing.
+
     Args:
         words: of the command line, the program first; by default those of the process. Other programs are left alone.
 
     Raises:
-        InputError: such a key, with the nearest one that there is.
+        InputError: such a key, with the nearest one that there is; a count that is none.
     """
     words = sys.argv if words is None else words
     if not (words and Path(words[0]).parts[-3:-1] == ("monai", "bundle")):
@@ -42,6 +51,17 @@ def check_overrides(words: Sequence[str] | None = None) -> None:
             near = difflib.get_close_matches(key, known, n=1)
             remedy = f"did you mean --{near[0]}?" if near else "leave it away; the keys are in the bundle's README"
             raise InputError(f"--{option}", "is no key of the config", remedy)
+        if option in _LEAST:
+            _check_count(option, given[option])
+
+
+def _check_count(option: str, value: Any) -> None:
+    """Refuse a value that is no count; expressions and references of MONAI's parser are left to it."""
+    if isinstance(value, str):
+        if value.startswith(("$", "@")):
+            return
+        value = int(value) if re.fullmatch(r"[+-]?\d+", value) else value
+    whole_number(f"--{option}", value, _LEAST[option])
 
 
 def _options(words: Sequence[str]) -> dict[str, Any]:

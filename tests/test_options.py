@@ -65,7 +65,7 @@ RUNNER = ["/site-packages/monai/bundle/__main__.py", "run"]
 def configs(tmp_path: Path) -> str:
     for name, keys in (
         ("inference.json", {"min_size": 8, "network_def": {"channels": 1}}),
-        ("more.json", {"amp": True}),
+        ("more.json", {"amp": True, "batch_size": 16, "patience": 0}),
     ):
         (tmp_path / name).write_text(json.dumps(keys))
     (tmp_path / "args.json").write_text(json.dumps({"config_file": str(tmp_path / "inference.json"), "min_siz": 3}))
@@ -84,6 +84,19 @@ def configs(tmp_path: Path) -> str:
 def test_an_override_of_no_key_is_refused(configs: str, words: list[str], problem: str) -> None:
     with pytest.raises(InputError, match=problem):
         check_overrides([*RUNNER, "--config_file", configs, *words])
+
+
+@pytest.mark.parametrize(
+    "words", [["--batch_size", "0"], ["--batch_size=-1"], ["--batch_size", "2.5"], ["--patience", "many"]]
+)
+def test_a_count_that_is_none_is_refused(configs: str, words: list[str]) -> None:
+    with pytest.raises(InputError, match=f"{words[0][:8]}.*give a whole number, [01] or more"):
+        check_overrides([*RUNNER, "--config_file", configs, *words])
+
+
+def test_counts_and_expressions_pass(configs: str) -> None:
+    check_overrides([*RUNNER, "--config_file", configs, "--batch_size", "4", "--patience=0"])
+    check_overrides([*RUNNER, "--config_file", configs, "--batch_size", "$2 * 2"])
 
 
 def test_overrides_of_keys_pass(configs: str) -> None:

@@ -70,11 +70,17 @@ def read_settings(path: str | Path | None) -> dict[str, dict[str, Any]]:
         raise InputError(file, f"cannot be read as JSON ({error})", "correct it") from error
     if not isinstance(settings, dict) or not all(isinstance(value, dict) for value in settings.values()):
         raise InputError(file, "is no mapping of bundles to overrides", 'write {"thor": {"noise_level": 200}}')
-    for values in settings.values():
-        for key, value in values.items():
-            if isinstance(value, str) and value != "none" and names_file(key):
-                values[key] = str((file.parent / value).resolve())
-    return settings
+    return {bundle: files_beside(values, file) for bundle, values in settings.items()}
+
+
+def files_beside(overrides: Mapping[str, Any], file: str | Path) -> dict[str, Any]:
+    """Overrides that stand in a JSON file, with the paths of files in them taken as relative to its folder."""
+    return {
+        key: str((Path(file).parent / value).resolve())
+        if isinstance(value, str) and value != "none" and names_file(key)
+        else value
+        for key, value in overrides.items()
+    }
 
 
 def settings_for(bundles: Sequence[Path], path: str | Path | None) -> dict[str, dict[str, Any]]:

@@ -17,6 +17,7 @@ from common.errors import InputError, told
 from common.evaluation.bench import Bench
 from common.evaluation.bundle import (
     BundleRun,
+    files_beside,
     names_file,
     one_set_each,
     overrides_of,
@@ -153,12 +154,14 @@ def default_points(bundle: Path) -> dict[str, Overrides]:
 
 def _points_for(bundles: Sequence[Path], path: str | None) -> dict[str, Mapping[str, Overrides]]:
     """The points of each bundle: those of the file, or else its ``default_points``."""
-    chosen = read_settings(path)
-    refuse_unknown(chosen, bundles, path)
-    for name, points in chosen.items():
-        if not points or not all(isinstance(point, dict) for point in points.values()):
-            example = f'write {{"{name}": {{"20 steps": {{"num_inference_steps": 20}}}}}}'
-            raise InputError(path, f"has no points of '{name}', or one that is no mapping of overrides", example)
+    chosen: dict[str, Mapping[str, Overrides]] = {}
+    if path is not None:
+        for name, points in read_settings(path).items():
+            if not points or not all(isinstance(point, dict) for point in points.values()):
+                example = f'write {{"{name}": {{"20 steps": {{"num_inference_steps": 20}}}}}}'
+                raise InputError(path, f"has no points of '{name}', or one that is no mapping of overrides", example)
+            chosen[name] = {label: files_beside(point, path) for label, point in points.items()}
+        refuse_unknown(chosen, bundles, path)
     return {bundle.name: chosen.get(bundle.name) or default_points(bundle) for bundle in bundles}
 
 

@@ -47,7 +47,8 @@ def package(
 
     Raises:
         InputError: files are missing, weights are not those of ``SHA256SUMS``, there is a link, the version cannot be
-            sorted or is not in the change log, it was released with other content, or the folder cannot be written.
+            sorted or is not in the change log, it was released with other content, the index of the folder cannot be
+            read, or the folder cannot be written.
     """
     output = Path(output)
     made = {}
@@ -60,9 +61,10 @@ def package(
     if not made:
         raise InputError("bundles", "are none", "name at least one bundle")
     check_writable(output)
+    known = _read_index(output / INDEX)
     for path, data in made.items():
         write_atomic(path, data)
-    _write_lists(output, {path.stem for path in made}, base_url)
+    _write_lists(output, {path.stem for path in made}, base_url, known)
     return [*made]
 
 
@@ -159,17 +161,27 @@ def _content(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _write_lists(output: Path, made: set[str], base_url: str | None) -> None:
+def _write_lists(output: Path, made: set[str], base_url: str | None, known: Mapping[str, Mapping[str, str]]) -> None:
     archives = sorted(path for path in output.glob("*.zip") if parse_archive_name(path.name))
     write_atomic(output / HASHES, "".join(f"{sha256(path)}  {path.name}\n" for path in archives).encode())
-    file = output / INDEX
-    known: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     entries = {}
     for path in archives:
         url = f"{base_url.rstrip('/')}/{path.name}" if base_url else path.name
         source = url if path.stem in made else known.get(path.stem, {}).get("source", url)
         entries[path.stem] = _entry(path, source)
-    write_json(file, entries)
+    write_json(output / INDEX, entries)
+
+
+def _read_index(file: Path) -> dict[str, dict[str, str]]:
+    """What earlier releases of the folder stand in its index with."""
+    try:
+        known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        if not isinstance(known, dict) or not all(isinstance(entry, dict) for entry in known.values()):
+            raise ValueError("no mapping of releases")
+    except ValueError as error:
+        remedy = "remove it to have it made anew; sources of earlier releases are then the files alone"
+        raise InputError(file, f"cannot be read ({error})", remedy) from error
+    return known
 
 
 def _entry(archive: Path, source: str) -> dict[str, str]:

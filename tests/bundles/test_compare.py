@@ -364,7 +364,10 @@ def test_curve(
 ) -> None:
     points = tmp_path / "points.json"
     ten = {"noise_level": 100, "num_inference_steps": 10, "num_restorations": 1, "mirror": False}
-    two = {**ten, "num_inference_steps": 2}
+    # Paths are relative to the file that names them.
+    tiny = json.loads(settings.read_text())["ddpm"]["weights"]
+    (tmp_path / "copy.pt").write_bytes(Path(tiny).read_bytes())
+    two = {**ten, "num_inference_steps": 2, "weights": "copy.pt"}
     points.write_text(json.dumps({"ddpm": {"ten": ten, "two": two}}))
     words = ["curve", "ddpm", pictures, "--split", "validation", "--settings", settings, "--points", points]
     words += ["--out", tmp_path, "--cases_at_once", 3]

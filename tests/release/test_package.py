@@ -79,6 +79,16 @@ def test_lists_of_all_releases(tmp_path: Path) -> None:
         assert index[name.removesuffix(".zip")]["checksum"] == hashlib.sha1(data).hexdigest()
 
 
+@pytest.mark.parametrize("text", ["{", "[]", '{"tiny_v0.1.0": 3}'])
+def test_a_damaged_index_stops_before_a_zip_is_written(text: str, tmp_path: Path) -> None:
+    output = tmp_path / "dist"
+    output.mkdir()
+    (output / "model_info.json").write_text(text)
+    with pytest.raises(InputError, match=r"model_info\.json.*cannot be read.*remove it"):
+        package([write_bundle(tmp_path / "a")], output)
+    assert [path.name for path in output.iterdir()] == ["model_info.json"]
+
+
 def test_monai_reads_the_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And finds the latest version by its own rule, which compares text."""
     from monai.bundle import scripts
