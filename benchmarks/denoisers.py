@@ -76,17 +76,19 @@ def _plain(network: nn.Module, x: Tensor, t: Tensor) -> Tensor:
     return output if isinstance(output, Tensor) else output.sample
 
 
-def _cases(setup: Setup) -> list[tuple[int, int]]:
-    """Side and batch."""
+def _cases(setup: Setup, large: bool = False) -> list[tuple[int, int]]:
+    """Side and batch; ``large`` adds a batch whose activations outgrow what a CPU allocates at ease."""
     if setup.quick:
         return [(16, 2)]
-    return [(64, 155), (128, 155)] if setup.device.type == "cuda" else [(64, 16), (128, 4)]
+    if setup.device.type == "cuda":
+        return [(64, 155), (128, 155)]
+    return [(64, 16), (128, 4), *([(128, 32)] if large else [])]
 
 
 def forward(setup: Setup) -> list[Row]:
     """Evaluations as a sampler makes them, all networks in float32 and in bfloat16; ratios to MONAI in float32."""
     networks, rows = _networks(setup.device), []
-    for side, batch in _cases(setup):
+    for side, batch in _cases(setup, large=True):
         x = torch.randn(batch, 1, side, side, device=setup.device)
         t = torch.full((batch,), 300, device=setup.device)
         functions: dict[str, Callable[[], Tensor]] = {}
