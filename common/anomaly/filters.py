@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -23,8 +24,12 @@ _OPENCV_KERNELS = {
 
 
 def _max_pool(x: Tensor, size: int) -> Tensor:
+    """Of a window of ``size`` along every axis, one axis after the other: the same maxima from fewer comparisons."""
     pool = F.max_pool2d if x.ndim == 4 else F.max_pool3d
-    return pool(x, size, stride=1, padding=size // 2)
+    for axis in range(x.ndim - 2):
+        window = [size if each == axis else 1 for each in range(x.ndim - 2)]
+        x = pool(x, window, stride=1, padding=[each // 2 for each in window])
+    return x
 
 
 def dilate(x: Tensor, size: int) -> Tensor:
@@ -79,37 +84,30 @@ def tv_denoise(x: Tensor, weight: float, iterations: int = 60) -> Tensor:
     if weight == 0:
         return x
     axes = range(2, x.ndim)
-    flow = momentum = torch.zeros(len(axes), *x.shape, dtype=x.dtype, device=x.device)
+    flow = momentum = [torch.zeros_like(x.diff(dim=axis)) for axis in axes]  # between a voxel and the next one
     inertia = 1.0
     for _ in range(iterations):
-        ascent = _gradient(x - weight * _adjoint(momentum, axes), axes) / (4 * len(axes) * weight)
-        step = momentum + ascent
-        projected = step / step.square().sum(dim=0, keepdim=True).clamp(min=1).sqrt()  # in this order, for gradients
+        denoised = _move(x, momentum, weight)
+        ascent = [denoised.diff(dim=axis) for axis in axes]
+        steps = [
+            torch.add(old, up, alpha=1 / (4 * len(axes) * weight)) for old, up in zip(momentum, ascent, strict=True)
+        ]
+        squares = torch.zeros_like(x)
+        for axis, step in zip(axes, steps, strict=True):
+            squares.narrow(axis, 0, step.shape[axis]).addcmul_(step, step)
+        shrink = squares.clamp(min=1).rsqrt()  # in this order, for gradients
+        projected = [step * shrink.narrow(axis, 0, step.shape[axis]) for axis, step in zip(axes, steps, strict=True)]
         following = (1 + math.sqrt(1 + 4 * inertia**2)) / 2
-        momentum = projected + (inertia - 1) / following * (projected - flow)
+        ahead = 1 + (inertia - 1) / following
+        momentum = [torch.lerp(old, new, ahead) for old, new in zip(flow, projected, strict=True)]
         flow, inertia = projected, following
-    return x - weight * _adjoint(flow, axes)
+    return _move(x, flow, weight)
 
 
-def _gradient(x: Tensor, axes: range) -> Tensor:
-    """Forward differences (axes, B, C, …), 0 at the last voxel."""
-    return torch.stack([F.pad(x.diff(dim=axis), _behind(x, axis)) for axis in axes])
-
-
-def _adjoint(flow: Tensor, axes: range) -> Tensor:
-    """Of ``_gradient``: minus the divergence, for flows that are 0 at the last voxel."""
-    parts = []
-    for field, axis in zip(flow, axes, strict=True):
-        inner = field.narrow(axis, 0, field.shape[axis] - 1)
-        ahead, behind = F.pad(inner, _before(field, axis)), F.pad(inner, _behind(field, axis))
-        parts.append(ahead - behind)
-    return torch.stack(parts).sum(dim=0)
-
-
-def _behind(x: Tensor, axis: int) -> list[int]:
-    """Padding of one voxel behind the last along ``axis``, as ``F.pad`` wants it."""
-    return [0, 0] * (x.ndim - 1 - axis) + [0, 1]
-
-
-def _before(x: Tensor, axis: int) -> list[int]:
-    return [0, 0] * (x.ndim - 1 - axis) + [1, 0]
+def _move(x: Tensor, flow: Sequence[Tensor], weight: float) -> Tensor:
+    """``x`` after ``weight`` times each flow went from the next voxel along its axis to this one."""
+    moved = x.clone()
+    for axis, field in enumerate(flow, start=2):
+        moved.narrow(axis, 0, field.shape[axis]).add_(field, alpha=weight)
+        moved.narrow(axis, 1, field.shape[axis]).sub_(field, alpha=weight)
+    return moved
