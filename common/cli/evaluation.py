@@ -270,8 +270,8 @@ class EvaluationCommands:
         Args:
             name: of the experiment, the ``id`` in the bundles' ``docs/results.json``.
             bundles_dir: the folder that holds them, as of ``list``.
-            update: instead of printing, bring the tables in the README beside that folder and in those of the
-                bundles up to date, as far as these pages are there.
+            update: instead of printing, bring the tables in README, docs and benchmarks beside that folder and in the
+                pages of the bundles up to date, as far as these are there.
         """
         from common.evaluation.table import results_table, update_tables
 
