@@ -14,6 +14,8 @@ from common.data.formats import Image
 
 __all__ = ["Facts", "Problem", "odd_ones", "shared_subjects", "split_of", "subject_of"]
 
+_PICTURE_SIDES = (100, 400)  # pixels; a head of fewer or more is not at 1 mm a pixel, which pictures count as
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -39,6 +41,7 @@ class Facts:
     file: str
     split: str
     channels: int
+    shape: tuple[int, ...]
     spacing: tuple[float, ...]
     digest: bytes
     has_mask: bool
@@ -54,7 +57,16 @@ class Facts:
         affine = images[0].affine
         spacing = () if affine is None else tuple(float(side) for side in np.linalg.norm(affine[:3, :3], axis=0))
         channels = sum(image.channels for image in images)
-        return cls(file, split_of(case), channels, spacing, content.digest(), "mask" in case, case.get("label"))
+        return cls(
+            file=file,
+            split=split_of(case),
+            channels=channels,
+            shape=images[0].shape,
+            spacing=spacing,
+            digest=content.digest(),
+            has_mask="mask" in case,
+            label=case.get("label"),
+        )
 
 
 def subject_of(case: Mapping[str, Any]) -> str:
@@ -108,6 +120,13 @@ def odd_ones(facts: Sequence[Facts]) -> Iterator[Problem]:
             usually = " x ".join(f"{side:.3g}" for side in middle)
             problem = f"has voxels of {stated} mm, usual are {usually} mm"
             yield Problem(fact.file, problem, "make sure that it is the same kind of scan", "warning")
+    low, high = _PICTURE_SIDES
+    off_scale = [fact for fact in facts if not fact.spacing and not low <= max(fact.shape) <= high]
+    if off_scale:
+        size = " x ".join(map(str, off_scale[0].shape))
+        more = f" ({len(off_scale) - 1} more likewise)" if len(off_scale) > 1 else ""
+        problem = f"has {size} pixels, which count as 1 mm each: no size of a head{more}"
+        yield Problem(off_scale[0].file, problem, "scale pictures to 1 mm a pixel, or give NIfTI or DICOM", "warning")
     bare = [fact for fact in facts if not fact.has_mask and fact.label != 0]
     if bare and len(bare) < len(facts) and any(fact.has_mask for fact in facts):
         problem = f"and {len(bare) - 1} more" if len(bare) > 1 else "alone"

@@ -238,7 +238,22 @@ def test_cases_unlike_the_others(tmp_path: Path) -> None:
         (coloured, "warning"),
         (thick, "warning"),
         (coloured, "warning"),
+        (coloured, "warning"),
     ]
     assert found[0].problem == "has 3 channel(s), most images have 1"
     assert found[1].problem == "has voxels of 1 x 1 x 8 mm, usual are 1 x 1 x 2 mm"
-    assert "neither a mask nor the label 0" in found[2].problem
+    assert found[2].problem == "has 12 x 10 pixels, which count as 1 mm each: no size of a head"
+    assert "neither a mask nor the label 0" in found[3].problem
+
+
+@pytest.mark.parametrize(("side", "off"), [(64, True), (128, False), (256, False), (512, True)])
+def test_pictures_of_no_size_of_a_head(tmp_path: Path, side: int, off: bool) -> None:
+    draw = np.random.default_rng(side)
+    shape = (side, side)
+    cases = [
+        {"image": str(picture(tmp_path / f"{index}.png", draw.integers(0, 255, shape, dtype=np.uint8)))}
+        for index in range(3)
+    ]
+    found = [(problem.file, problem.problem) for problem in check_cases(cases)]
+    said = f"has {side} x {side} pixels, which count as 1 mm each: no size of a head (2 more likewise)"
+    assert found == ([(cases[0]["image"], said)] if off else [])
