@@ -7,7 +7,7 @@ from typing import Any
 
 from common.errors import InputError
 
-__all__ = ["flag", "number", "whole_number"]
+__all__ = ["flag", "number", "odd_number", "whole_number"]
 
 
 def flag(name: str, value: Any) -> bool:
@@ -41,3 +41,14 @@ def whole_number(name: str, value: Any, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise InputError(f"{name} {value!r}", "cannot be used", f"give a whole number, {least} or more")
     return value
+
+
+def odd_number(name: str, value: Any) -> int:
+    """``value`` if it is an odd number, as the side of a window around a pixel.
+
+    Raises:
+        InputError: it is not.
+    """
+    if whole_number(name, value, 1) % 2 == 0:
+        raise InputError(f"{name} {value}", "is no odd number of pixels", "use 1, 3, 5, …")
+    return int(value)

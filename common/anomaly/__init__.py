@@ -1,5 +1,6 @@
 """Anomaly maps, post-processing, and thresholds."""
 
+from common.anomaly.calibrated import changed_settings
 from common.anomaly.filters import dilate, gaussian_smooth, grey_closing, opencv_blur, tv_denoise
 from common.anomaly.mahalanobis import body_region, check_mahalanobis, mahalanobis
 from common.anomaly.maps import (
@@ -32,6 +33,7 @@ __all__ = [
     "StatisticsBuilder",
     "Threshold",
     "body_region",
+    "changed_settings",
     "check_mahalanobis",
     "clean_map",
     "clean_mask",

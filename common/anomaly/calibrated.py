@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from common.files import sha256
 
-__all__ = ["warn_of_changes"]
+__all__ = ["changed_settings", "warn_of_changes"]
 
 _LOG = logging.getLogger("common.anomaly")
 
@@ -19,6 +19,20 @@ class _Calibrated(Protocol):
     def settings(self) -> dict[str, Any]: ...
     @property
     def weights_sha256(self) -> str: ...
+
+
+def changed_settings(
+    then: Mapping[str, Any], now: Mapping[str, Any], apart_from: Collection[str] = ()
+) -> dict[str, tuple[Any, Any]]:
+    """Settings in force that differ from those of a file, and those that it does not know: (then, now) by name.
+
+    Args:
+        then: what the file was made with.
+        now: in force.
+        apart_from: names that do not matter.
+    """
+    pairs = {key: (then.get(key, "not known then"), value) for key, value in now.items() if key not in apart_from}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def warn_of_changes(
@@ -38,9 +52,8 @@ def warn_of_changes(
         weights: file of the network's weights; ``None`` is not compared, nor what was made without a hash.
         apart_from: settings that do not matter.
     """
-    now = {} if settings is None else {key: value for key, value in settings.items() if key not in apart_from}
-    then = {key: made.settings.get(key, "not known then") for key in now}
-    changed = [f"{key}: {then[key]} → {value}" for key, value in now.items() if then[key] != value]
+    pairs = changed_settings(made.settings, settings or {}, apart_from)
+    changed = [f"{key}: {then} → {now}" for key, (then, now) in pairs.items()]
     if changed:
         _LOG.warning("%s was calibrated under other settings (%s): calibrate anew", path, ", ".join(changed))
     if weights is not None and made.weights_sha256 and made.weights_sha256 != sha256(weights):

@@ -33,6 +33,7 @@ from common.samplers import Callback
 __all__ = ["AnomalyInferer", "Restored", "check_perceptual"]
 
 _CLIP = StaticClip()
+_DARKEST = 1e-30  # in [-1, 1] it is -1 to every bit, so that networks see no difference
 
 
 class Restored(NamedTuple):
@@ -158,7 +159,7 @@ class AnomalyInferer(Inferer):
         """The method itself, on a batch of slices (B, C, …) in [0, 1] of a size that the network takes.
 
         Args:
-            image: the slices.
+            image: the slices, above 0 wherever the region is.
             denoiser: of the network, counts its evaluations.
             generator: one a slice.
             callback: to hand to the sampler.
@@ -259,6 +260,8 @@ class AnomalyInferer(Inferer):
             seeds: one a slice; the first run is the one that a single run would be.
             callback: to hand to the sampler.
         """
+        # The darkest of the brain may be exactly 0, which methods take for what lies outside.
+        image = torch.where(region, image.clamp(min=_DARKEST), image)
         runs, views = self.num_restorations, image
         numbers = [range(runs)]
         if self.mirror:

@@ -11,6 +11,7 @@ from common.anomaly import counterfactual_saliency, saliency_mask
 from common.diffusion import Clip, Variance, to_image_range, to_model_range
 from common.inferers.base import AnomalyInferer, Restored
 from common.networks import Denoiser, ImageAutoencoder, NoisyClassifier
+from common.options import odd_number
 from common.samplers import Callback, Solver, check_solver, fused_sample, invert
 
 __all__ = ["FusionInferer"]
@@ -34,12 +35,12 @@ class FusionInferer(AnomalyInferer):
         saliency_step_size: likewise.
         saliency_penalty: likewise.
         saliency_quantile: share of the brain that is not drawn anew.
-        saliency_width: side in pixels of the square that widens the salient part.
+        saliency_width: odd side in pixels of the square that widens the salient part.
         clip: of x̂_0; by default none, so that the inversion is one.
         **kwargs: of ``AnomalyInferer``.
 
     Raises:
-        InputError: levels outside the schedule, at construction.
+        InputError: levels outside the schedule, or an even width, at construction.
     """
 
     def __init__(
@@ -72,7 +73,8 @@ class FusionInferer(AnomalyInferer):
             "step_size": saliency_step_size,
             "penalty": saliency_penalty,
         }
-        self.saliency_quantile, self.saliency_width = saliency_quantile, saliency_width
+        self.saliency_quantile = saliency_quantile
+        self.saliency_width = odd_number("saliency_width", saliency_width)
 
     @property
     def evaluations_per_slice(self) -> int:

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from common.anomaly import opencv_blur
 from common.diffusion import CLEAN, to_image_range, to_model_range
-from common.errors import InputError
 from common.inferers.base import AnomalyInferer, Restored
 from common.networks import Denoiser
-from common.options import whole_number
+from common.options import odd_number, whole_number
 from common.samplers import Callback, multistage
 
 __all__ = ["SynomalyInferer", "blurred_difference", "suspicious_regions"]
@@ -68,11 +67,10 @@ class SynomalyInferer(AnomalyInferer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if blur < 1 or blur % 2 == 0:
-            raise InputError(f"blur {blur}", "is no odd number of pixels", "use 1, 3, 5, …")
         self.timesteps = [*self.check_levels([noise_level]), CLEAN]
         self.max_stages, self.tolerance = whole_number("max_stages", max_stages, 1), tolerance
-        self.blur, self.difference_threshold, self.min_component = blur, difference_threshold, min_component
+        self.blur, self.difference_threshold = odd_number("blur", blur), difference_threshold
+        self.min_component = min_component
 
     @property
     def evaluations_per_slice(self) -> int:

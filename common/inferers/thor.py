@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from common.anomaly import dilate, gaussian_smooth, get_map, grey_closing, harmonic_mean
-from common.diffusion import to_image_range, to_model_range
+from common.diffusion import nearest_levels, to_image_range, to_model_range
+from common.errors import InputError
 from common.inferers.base import AnomalyInferer, Restored, check_perceptual
 from common.networks import Denoiser
+from common.options import odd_number, whole_number
 from common.samplers import HARMONISE_LEVELS, MAP_LEVELS, Callback, thor_sample
 
 __all__ = ["ThorInferer", "region_mask"]
@@ -22,6 +24,12 @@ def region_mask(temporal_map: Tensor, size: int = 13) -> Tensor:
     maximum = temporal_map.flatten(1).amax(dim=1).reshape(-1, *(1,) * (temporal_map.ndim - 1))
     scaled = (temporal_map / (maximum + 1e-8)).clamp(0, 1)
     return ((dilate(grey_closing(scaled, size), size) + scaled) / 2).clamp(0, 1)
+
+
+def _levels(name: str, levels: Sequence[int]) -> tuple[int, ...]:
+    if not isinstance(levels, list | tuple):
+        raise InputError(f"{name} {levels!r}", "are no list of levels", "give a list, e.g. [300,150,50]")
+    return tuple(whole_number(name, level, 0) for level in levels)
 
 
 class ThorInferer(AnomalyInferer):
@@ -39,11 +47,12 @@ class ThorInferer(AnomalyInferer):
             of anomalies is known.
         perceptual: the perceptual distance, ``feature`` or ``lpips``.
         smoothing: σ in pixels of the Gaussian on the perceptual distance.
-        region_size: side in pixels of the closing and dilation of region masks.
+        region_size: odd side in pixels of the closing and dilation of region masks.
         **kwargs: of ``AnomalyInferer``; the map is the method's own.
 
     Raises:
-        InputError: unknown distance or difference, or levels outside the schedule, at construction.
+        InputError: unknown distance or difference, levels outside the schedule, none that has a map, or an even size,
+            at construction.
     """
 
     def __init__(
@@ -64,8 +73,12 @@ class ThorInferer(AnomalyInferer):
         super().__init__(anomaly_map=perceptual, **kwargs)
         self.difference = get_map(difference)
         self.timesteps = self.levels(noise_level, num_inference_steps, spacing)
-        self.harmonise_levels, self.map_levels = tuple(harmonise_levels), tuple(map_levels)
-        self.smoothing, self.region_size = smoothing, region_size
+        self.harmonise_levels = _levels("harmonise_levels", harmonise_levels)
+        self.map_levels = _levels("map_levels", map_levels)
+        if not nearest_levels([*self.harmonise_levels, *self.map_levels], self.timesteps):
+            problem = "is below all harmonise_levels and map_levels: there would be no map"
+            raise InputError(f"noise_level {noise_level}", problem, "raise it, or give lower levels")
+        self.smoothing, self.region_size = smoothing, odd_number("region_size", region_size)
 
     def restore(
         self, image: Tensor, denoiser: Denoiser, generator: list[torch.Generator], callback: Callback

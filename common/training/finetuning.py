@@ -43,6 +43,9 @@ def freeze(network: Network, part: str = "") -> Network:
 class Calibration:
     """Find the threshold of a network that was just trained, with its bundle's own inference on held-out scans.
 
+    Where the map of the bundle stands in units of what healthy scans show (``configs/statistics.json``), these
+    statistics are made first and written beside the threshold.
+
     Args:
         bundle_root: of the bundle, whose ``inference.json`` and ``calibrate.json`` are run.
         network: in memory.
@@ -67,9 +70,9 @@ class Calibration:
         rank: int = 0,
     ) -> None:
         self.bundle_root, self.network, self.rank = Path(bundle_root), network, rank
+        self.threshold_file = Path(threshold_file)
         self.overrides = {
             "weights": str(weights),
-            "threshold_file": str(threshold_file),
             "dataset_dir": str(dataset_dir),
             "split": split,
             **(settings or {}),
@@ -77,17 +80,25 @@ class Calibration:
 
     def run(self) -> None:
         """Calibrate, and say where the threshold lies."""
-        from monai.bundle import ConfigWorkflow
-
         if self.rank:
             return
+        changes = {}
+        if (self.bundle_root / "configs" / "statistics.json").is_file():
+            changes["statistics"] = str(self.threshold_file.with_name("statistics.json"))
+            self._infer("statistics.json", statistics_file=changes["statistics"])
+        self._infer("calibrate.json", threshold_file=str(self.threshold_file), **changes)
+
+    def _infer(self, config: str, **changes: str) -> None:
+        from monai.bundle import ConfigWorkflow
+
         workflow = ConfigWorkflow(
-            [str(self.bundle_root / "configs" / name) for name in ("inference.json", "calibrate.json")],
+            [str(self.bundle_root / "configs" / name) for name in ("inference.json", config)],
             workflow_type="infer",
             logging_file=False,
             bundle_root=str(self.bundle_root),
             network=self.network.eval(),
             **self.overrides,
+            **changes,
         )
         workflow.initialize()
         workflow.run()

@@ -26,7 +26,8 @@ class HybridLoss(nn.Module):
 
     Args:
         schedule: of the process.
-        weight: of the bound: 1 as in the code of Wolleb et al. 2022; 0.001 in the original.
+        weight: of the bound, a mean over levels. 1 / ln 2 is both the original, which weighs the sum over 1000 levels
+            with 0.001, and the code of Wolleb et al. 2022: their bounds are in bits.
     """
 
     small: Tensor

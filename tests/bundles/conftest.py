@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -56,3 +57,11 @@ def overrides(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Inference overrides of a bundle, its weights written once."""
     folder = tmp_path_factory.mktemp("weights")
     return lambda bundle: zoo.inference_overrides(bundle, folder / bundle.name)
+
+
+@pytest.fixture
+def settings(overrides: Any, tmp_path: Path) -> Path:
+    """Tiny networks for two bundles."""
+    file = tmp_path / "settings.json"
+    file.write_text(json.dumps({name: overrides(zoo.named(name)) for name in ("dae", "ddpm")}))
+    return file

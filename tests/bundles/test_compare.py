@@ -15,27 +15,15 @@ import torch
 from common import InputError
 from common.cli import main
 from common.data import load_cases
-from common.evaluation import curve as curve_module
-from common.evaluation.bundle import overrides_of
 from common.evaluation.calibration import subject_hash
 from common.evaluation.comparison.case import CaseRecord, fingerprint
 from common.evaluation.comparison.compare import compare
 from common.evaluation.comparison.run import Job, Processes, run_cases
-from common.evaluation.robustness import card as robustness_card
-from common.evaluation.robustness import robustness, robustness_of
-from common.evaluation.robustness.perturbations import PERTURBATIONS
 from common.files import sha256
 from tests.bundles import zoo
+from tests.data.files import picture
 
 NAMES = ("dae", "ddpm")
-
-
-@pytest.fixture
-def settings(overrides: Any, tmp_path: Path) -> Path:
-    """Tiny networks for two bundles."""
-    file = tmp_path / "settings.json"
-    file.write_text(json.dumps({name: overrides(zoo.named(name)) for name in NAMES}))
-    return file
 
 
 def run(pictures: Path, output: Path, settings: Path, **changes: Any) -> dict[str, Any]:
@@ -163,47 +151,6 @@ def test_slips_stop_a_command_before_a_network_runs(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    ("points", "words"),
-    [
-        ({"dea": {"two": {"median": 3}}}, "names bundles that are not there: dea"),
-        ({"dae": {"median": 3}}, "has no points of 'dae', or one that is no mapping of overrides"),
-        ({"dae": {}}, "has no points of 'dae'"),
-        ({"ddpm": {"slip": {"nosie_level": 100}}}, "settings of 'ddpm': has no nosie_level"),
-    ],
-)
-def test_slips_in_points_stop_a_curve_before_a_network_runs(
-    points: dict[str, Any], words: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.nn.Module, "__call__", None)
-    file = tmp_path / "points.json"
-    file.write_text(json.dumps(points))
-    with pytest.raises(InputError, match=words):
-        curve_module.curves("dae,ddpm", str(pictures), tmp_path / "out", points=str(file))
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_key_of_all_is_for_the_bundles_that_have_it(
-    pictures: Path, settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A card is made under settings of which the bundle has none, where another one has them."""
-    assert "num_inference_steps" not in zoo.read(zoo.named("dae"), "inference.json")
-    content = json.loads(settings.read_text())
-    settings.write_text(json.dumps({**content, "*": {"num_inference_steps": 1}}))
-
-    def run(*args: Any, **options: Any) -> None:
-        raise ArithmeticError("it runs")
-
-    monkeypatch.setattr(robustness_card, "BundleRun", run)
-    _, failures = robustness_of(NAMES, str(pictures), tmp_path, split="validation", settings=str(settings))
-    assert failures == dict.fromkeys(NAMES, "ArithmeticError: it runs")
-    with pytest.raises(ArithmeticError, match="it runs"):
-        robustness("dae", str(pictures), tmp_path, split="validation", settings=str(settings))
-    settings.write_text(json.dumps({**content, "*": {"number_of_steps": 1}}))
-    with pytest.raises(InputError, match="number_of_steps under '\\*'"):
-        robustness("dae", str(pictures), tmp_path, split="validation", settings=str(settings))
-
-
 def test_processes_share_the_cases(pictures: Path, settings: Path, tmp_path: Path) -> None:
     cases = load_cases(pictures, "validation", truth="mask")
     data = {case["case"]: fingerprint(case) for case in cases}
@@ -304,104 +251,6 @@ def test_sets_of_weights(pictures: Path, overrides: Any, tmp_path: Path, capsys:
         run(pictures, tmp_path / "other", file, bundles="classifier_guided_ddim", weights=str(folder))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_robustness_card(
-    name: str, pictures: Path, settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    chosen = tuple(each for each in PERTURBATIONS if each.name == "noise")
-    monkeypatch.setattr(robustness_card, "PERTURBATIONS", chosen)
-    monkeypatch.setattr(robustness_card, "EPSILONS", (0.02,))
-    options: dict[str, Any] = {"bundles_dir": zoo.ROOT / "bundles", "split": "validation", "settings": str(settings)}
-    card = robustness(name, str(pictures), tmp_path, attack_cases=2, draws=20, **options)
-    assert [row["kind"] for row in card["perturbations"]] == ["noise"] * 3
-    if name == "dae":  # what a denoiser of noise makes of random weights does not depend on the image
-        assert all(row["change"] != 0 for row in card["perturbations"])
-    for row in card["perturbations"]:
-        assert row["change"] == pytest.approx(row["pixel_ap"] - card["clean"]["pixel_ap"])
-        assert row["change_interval"][0] <= row["change_interval"][1]
-    (row,) = card["attack"]["rows"]
-    assert "gradient descent" in card["attack"]["method"]
-    assert row["l2_mean"] > 0
-    assert json.loads((tmp_path / "robustness.json").read_text())["cases"] == 4
-    monkeypatch.setattr(robustness_card, "_measure", None)  # what is there is not made again
-    again = robustness(name, str(pictures), tmp_path, attack_cases=2, draws=20, **options)
-    assert again["identity"] == card["identity"]
-    text = (tmp_path / "robustness.md").read_text()
-    assert text.count("\n| noise |") == 4  # three strengths, and beside the attack
-    assert "<svg" in (tmp_path / "robustness.html").read_text()
-
-
-def test_cards_of_several_bundles(
-    pictures: Path, settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    chosen = tuple(each for each in PERTURBATIONS if each.name in ("noise", "gamma"))
-    monkeypatch.setattr(robustness_card, "PERTURBATIONS", chosen)
-    content = json.loads(settings.read_text())
-    (tmp_path / "not.pt").write_bytes(b"no weights")
-    content["ddpm"]["weights"] = str(tmp_path / "not.pt")
-    settings.write_text(json.dumps(content))
-    words = ["robustness", "dae,ddpm", pictures, "--split", "validation", "--settings", settings, "--out", tmp_path]
-    with pytest.raises(SystemExit) as stop:
-        main([*map(str, words), "--strengths", "middle", "--attack_cases", "0"])
-    assert stop.value.code == 1
-    told = capsys.readouterr().out
-    assert "failed: ddpm" in told
-    assert "| `dae` |" in told
-    assert (tmp_path / "summary.md").read_text() in told
-    card = json.loads((tmp_path / "dae" / "robustness.json").read_text())
-    assert [(row["kind"], row["strength"]) for row in card["perturbations"]] == [
-        ("noise", 0.05),
-        ("gamma", 0.85),
-        ("gamma", 1.2),
-    ]
-    assert card["attack"] is None
-    assert card["command"].startswith("anomaly-zoo robustness --data TEST_SET --bundle dae --split validation")
-    assert card["command"].endswith("--settings SETTINGS")
-
-
-def test_curve(
-    pictures: Path, settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    points = tmp_path / "points.json"
-    ten = {"noise_level": 100, "num_inference_steps": 10, "num_restorations": 1, "mirror": False}
-    # Paths are relative to the file that names them.
-    tiny = json.loads(settings.read_text())["ddpm"]["weights"]
-    (tmp_path / "copy.pt").write_bytes(Path(tiny).read_bytes())
-    two = {**ten, "num_inference_steps": 2, "weights": "copy.pt"}
-    points.write_text(json.dumps({"ddpm": {"ten": ten, "two": two}}))
-    words = ["curve", "ddpm", pictures, "--split", "validation", "--settings", settings, "--points", points]
-    words += ["--out", tmp_path, "--cases_at_once", 3]
-    main(list(map(str, words)))
-    assert (tmp_path / "summary.md").read_text() in capsys.readouterr().out
-    curve = json.loads((tmp_path / "ddpm" / "curve.json").read_text())
-    rows = {row["name"]: row for row in curve["points"]}
-    assert [row["network_evaluations_per_slice"] for row in curve["points"]] == [2, 10]
-    assert rows["two"]["settings"]["num_inference_steps"] == 2
-    assert rows["two"]["change"] == pytest.approx(rows["two"]["pixel_ap"] - rows["ten"]["pixel_ap"])
-    assert rows["ten"]["change_interval"] == [0, 0]
-    assert curve["fast"] == ("two" if rows["two"]["change"] >= -0.01 else "ten")
-    assert curve["cases"] == 4
-
-    # Cases in one batch give what each gives alone.
-    content = json.loads(settings.read_text())
-    content["ddpm"] |= two
-    settings.write_text(json.dumps(content))
-    alone = run(pictures, tmp_path / "alone", settings, bundles="ddpm")["bundles"][0]
-    assert rows["two"]["pixel_ap"] == pytest.approx(alone["metrics"]["pixel_ap"], abs=1e-4)
-
-    assert curve["command"].endswith("--settings SETTINGS --points POINTS")
-    monkeypatch.setattr(curve_module, "_point", None)  # what is there is not measured again
-    main(list(map(str, words)))
-
-
-@pytest.mark.parametrize("bundle", zoo.BUNDLES, ids=lambda each: each.name)
-def test_default_points_are_settings_of_the_bundle(bundle: Path) -> None:
-    points = curve_module.default_points(bundle)
-    assert len({json.dumps(point, sort_keys=True) for point in points.values()}) == len(points)
-    for point in points.values():
-        overrides_of(bundle, {bundle.name: point})
-
-
 def test_healthy_cases_alone_and_stored_cases_are_small(healthy: Path, settings: Path, tmp_path: Path) -> None:
     results = run(healthy, tmp_path, settings, bundles="dae", split=None)
     assert np.isnan(results["bundles"][0]["metrics"]["pixel_ap"])
@@ -410,3 +259,16 @@ def test_healthy_cases_alone_and_stored_cases_are_small(healthy: Path, settings:
     (first, second) = sorted((tmp_path / "cases" / "dae").glob("*.npz"))
     assert first.stat().st_size < 150_000
     assert CaseRecord.load(second).anomaly_map.dtype == np.float32
+
+
+def test_an_empty_mask_makes_no_lesion(pictures: Path, settings: Path, tmp_path: Path) -> None:
+    entries = json.loads((pictures / "datalist.json").read_text())["validation"]
+    empty = picture(tmp_path / "empty.png", np.zeros((90, 108), np.uint8))
+    for entry in entries:
+        mask = pictures / entry["mask"] if entry.pop("label") else empty
+        entry.update(image=str(pictures / entry["image"]), mask=str(mask))
+    (tmp_path / "datalist.json").write_text(json.dumps({"validation": entries}))
+    results = run(tmp_path / "datalist.json", tmp_path / "out", settings, bundles="dae")
+    assert (results["data"]["lesion_cases"], results["data"]["healthy_cases"]) == (2, 2)
+    chance = next(entry for entry in results["baselines"] if entry["name"] == "chance")
+    assert chance["metrics"]["image_ap_top1"] == 0.5

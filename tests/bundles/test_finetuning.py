@@ -107,6 +107,20 @@ def test_from_scans_to_weights_threshold_and_report(options: dict[str, Any], tmp
         assert words in page
 
 
+def test_statistics_are_those_of_the_network_that_was_tuned(options: dict[str, Any], tmp_path: Path) -> None:
+    bundle = zoo.named("ensemble")
+    options |= {**zoo.training_overrides(bundle), "max_epochs": 1, "finetune": ""}
+    made = zoo.workflow(bundle, ["train.json", "finetune.json"], "train", **options)
+    made.initialize()
+    made.run()
+    statistics, threshold = (
+        json.loads((tmp_path / f"{name}.json").read_text()) for name in ("statistics", "threshold")
+    )
+    assert statistics["weights_sha256"] == threshold["weights_sha256"] == sha256(tmp_path / "model.pt")
+    assert statistics["cases"] == threshold["cases"] == 2
+    assert threshold["settings"]["statistics"] is True
+
+
 def test_the_best_network_is_kept_and_training_ends_early(options: dict[str, Any], tmp_path: Path) -> None:
     made = training({**options, "max_steps": 40, "patience": 2}, scores=[3.0, 1.0, 2.0, 1.0, 0.5])
     seen: list[dict[str, torch.Tensor]] = []

@@ -177,12 +177,14 @@ def test_indices_are_means_over_the_cases(records: list[CaseRecord], scores: Sco
     for each in records:
         images = (each.image[:, each.region], each.pseudo_healthy[:, each.region])
         for place, image in ((0, images[0]), (1, images[1])) if each.truth.any() else ((2, images[0]),):
-            counts[place] += intensity_counts(image)
+            counts[place] += intensity_counts(image.astype(np.float16))
     assert found["ahi_pixel"] == pytest.approx(float(ahi_pixel(*counts)))
     # Whoever changes nothing keeps everything, and moves nothing.
-    same = score_cases("same", [dataclasses.replace(each, pseudo_healthy=each.image) for each in records])
-    found = {name: float(values[0]) for name, values in metrics_of(same).items()}
-    assert (found["rqi_ssim"], found["ahi_pixel"], found["caci_ssim"]) == pytest.approx((1, 0, 0), abs=1e-5)
+    half = [each.image.astype(np.float16).astype(np.float32) for each in records]
+    same = [dataclasses.replace(each, pseudo_healthy=image) for each, image in zip(records, half, strict=True)]
+    found = {name: float(values[0]) for name, values in metrics_of(score_cases("same", same)).items()}
+    assert (found["rqi_ssim"], found["caci_ssim"]) == pytest.approx((1, 0), abs=1e-4)
+    assert found["ahi_pixel"] == 0
 
 
 def test_a_paired_difference_is_on_the_same_draws(records: list[CaseRecord], scores: Scores) -> None:
@@ -285,9 +287,16 @@ def test_where_a_threshold_comes_from(given: Any, status: str) -> None:
     assert findings[0].bundle == "toy"
 
 
-@pytest.mark.parametrize(("level", "weights", "words"), [(300, "abc", "level"), (200, "xyz", "weights")])
-def test_a_threshold_of_other_settings_or_weights_is_told(level: int, weights: str, words: str) -> None:
-    findings = check_threshold("toy", threshold(), [], {"level": level}, {"weights": weights})
+@pytest.mark.parametrize(
+    ("settings", "weights", "words"),
+    [
+        ({"level": 300}, "abc", "other settings (level)"),
+        ({"level": 200}, "xyz", "other weights"),
+        ({"level": 200, "mirror": True}, "abc", "other settings (mirror)"),
+    ],
+)
+def test_a_threshold_of_other_settings_or_weights_is_told(settings: dict[str, Any], weights: str, words: str) -> None:
+    findings = check_threshold("toy", threshold(), [], settings, {"weights": weights})
     assert findings[1].status == "warning"
     assert words in findings[1].detail
 

@@ -14,6 +14,7 @@ from common.inferers import (
     AnomalyInferer,
     AutoDDPMInferer,
     DenoisingAutoencoderInferer,
+    EnsembleInferer,
     PartialDiffusionInferer,
     PatchedInferer,
     RestorationInferer,
@@ -221,6 +222,41 @@ def test_masks_and_seeds_that_do_not_fit_are_refused(network):
 def test_bad_options_are_refused_when_made(options):
     with pytest.raises(InputError):
         make("ddpm", **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"harmonise_levels": 30}, "harmonise_levels 30: are no list"),
+        ({"map_levels": [-5, 0]}, "map_levels -5: cannot be used"),
+        ({"noise_level": 40, "harmonise_levels": [300, 50], "map_levels": [350]}, "there would be no map"),
+        ({"region_size": 12}, "region_size 12: is no odd number"),
+    ],
+)
+def test_levels_and_sizes_of_thor_are_checked_when_it_is_made(options, words):
+    with pytest.raises(InputError, match=words):
+        make("thor", **options)
+
+
+def test_the_darkest_of_the_brain_is_inside(network):
+    """A cavity that preprocessing has made exactly 0: methods that leave out what is 0 still see it."""
+    image, brain = torch.zeros(1, 1, 24, 24), torch.zeros(1, 1, 24, 24)
+    brain[..., 2:-2, 2:-2] = 1
+    image += 0.5 * brain
+    image[..., 8:14, 8:14] = 0
+    seen = []
+
+    class Seeing(EnsembleInferer):
+        def restore(self, image, *rest):
+            seen.append(image)
+            return super().restore(image, *rest)
+
+    made = Seeing(schedule=SCHEDULE, progress=False, noise_levels=[200], num_samples=4, normalise="residual")
+    found = made(image, network, brain_mask=brain, seeds=[1])
+    assert (found["pseudo_healthy"][..., 8:14, 8:14] > 0.01).float().mean() > 0.5
+    assert found["anomaly_map"][..., 8:14, 8:14].mean() > 0.01
+    assert torch.equal(seen[0] > 0, brain > 0)
+    torch.testing.assert_close(2 * seen[0] - 1, 2 * image - 1, rtol=0, atol=0)  # the network sees no difference
 
 
 @pytest.mark.parametrize("kind", [ThorInferer, AutoDDPMInferer])

@@ -185,6 +185,19 @@ def test_fusion_changes_only_what_is_salient() -> None:
     assert not found["anomaly_map"][:, :, 8:].any()
 
 
+def test_fusion_draws_the_darkest_of_the_brain_anew() -> None:
+    image, brain = IMAGE.clone(), torch.ones_like(IMAGE)
+    image[:, :, 2:6, 2:6] = 0
+    found = fused(saliency_quantile=0.1, saliency_width=5)(image, network, brain_mask=brain)
+    assert isinstance(found, dict)
+    assert (found["anomaly_map"][:, :, 2:6, 2:6] > 0).any(dim=1).float().mean() > 0.4
+
+
+def test_fusion_refuses_an_even_width() -> None:
+    with pytest.raises(InputError, match="saliency_width 4: is no odd number"):
+        fused(saliency_width=4)
+
+
 def test_fusion_may_follow_a_chain_of_second_order() -> None:
     lost = []
     for sampler in ("ddim", "dpm++"):

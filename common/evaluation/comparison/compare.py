@@ -19,7 +19,7 @@ from common.errors import InputError, told
 from common.evaluation.bundle import one_set_each, overrides_of, settings_for, the_process_as_before
 from common.evaluation.comparison.bootstrap import draw_subjects, interval, metrics_of, paired, subjects_of
 from common.evaluation.comparison.case import CaseRecord, fingerprint
-from common.evaluation.comparison.leaks import Finding, check_data, check_scores, check_threshold
+from common.evaluation.comparison.leaks import Finding, check_data, check_scores, check_threshold, is_ill
 from common.evaluation.comparison.protocol import RULES, bundle_protocol, command_of
 from common.evaluation.comparison.run import Job, Processes, run_cases, threshold_of
 from common.evaluation.comparison.scores import Scores, baseline, cost_summary, score_cases
@@ -218,7 +218,7 @@ def _add_intervals(
 
 
 def _data(job: Job, cases: Sequence[Case], data: Mapping[str, str]) -> dict[str, Any]:
-    ill = sum(bool(case.get("label", "mask" in case)) for case in cases)
+    ill = sum(map(is_ill, cases))
     return {
         "name": Path(job.dataset_dir).resolve().name,
         "split": job.split,

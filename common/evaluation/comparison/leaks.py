@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from common.anomaly import Threshold
+from common.anomaly import Threshold, changed_settings
 from common.data import Case, marks_anything, split_of, subject_of
 from common.evaluation.calibration import subject_hash
 from common.evaluation.comparison.scores import Scores
 
-__all__ = ["Finding", "check_data", "check_scores", "check_threshold"]
+__all__ = ["Finding", "check_data", "check_scores", "check_threshold", "is_ill"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def check_data(listed: Sequence[Case], used: Sequence[Case]) -> list[Finding]:
         used: those that are scored; the masks of those without a label are read.
     """
     findings = [_splits(listed), _subjects_named(used)]
-    ill = {case["case"]: _ill(case) for case in used}
+    ill = {case["case"]: is_ill(case) for case in used}
     healthy = [case for case in used if not ill[case["case"]]]
     if healthy:
         findings.append(Finding("healthy cases are scored too", "ok", f"{len(healthy)} of {len(used)} cases"))
@@ -98,7 +98,7 @@ def check_threshold(
         shared = {subject_hash(subject_of(case)) for case in cases} & set(threshold.subjects)
         detail = f"{len(shared)} of its {len(threshold.subjects)} subjects are among the test subjects"
         findings.append(Finding(check, "leak" if shared else "ok", detail, bundle))
-    changed = [key for key, then in threshold.settings.items() if settings.get(key, then) != then]
+    changed = changed_settings(threshold.settings, settings)
     other = threshold.weights_sha256 and threshold.weights_sha256 not in weights_sha256.values()
     reasons = [f"other settings ({', '.join(changed)})"] * bool(changed) + ["other weights"] * bool(other)
     fits = "threshold belongs to settings and weights"
@@ -143,8 +143,8 @@ def _subjects_named(used: Sequence[Case]) -> Finding:
     return Finding("cases name their subject", "ok", f"{len({subject_of(case) for case in used})} subjects")
 
 
-def _ill(case: Case) -> bool:
-    """By its label, or else by its mask, which of a healthy case may be an empty one."""
+def is_ill(case: Case) -> bool:
+    """Whether a case has a lesion: by its label, or else by its mask, which of a healthy case may be an empty one."""
     return bool(case["label"]) if "label" in case else "mask" in case and marks_anything(case["mask"])
 
 

@@ -103,8 +103,9 @@ def score_cases(
         if score is None:
             quality = (record.image, record.pseudo_healthy, record.truth, record.region, record.spacing)
             row |= restoration_quality(*quality)
-            images = (record.image, record.pseudo_healthy)
-            scores.intensities.append(np.stack([intensity_counts(each[:, record.region]) for each in images]))
+            # Both in the precision that one of them was kept in, or rounding would look like a change of intensity.
+            images = (each[:, record.region].astype(np.float16) for each in (record.image, record.pseudo_healthy))
+            scores.intensities.append(np.stack([intensity_counts(each) for each in images]))
         _add_sizes(scores, values, truth, record)
         scores.rows.append(row)
         scores.costs.append(record.cost)
