@@ -21,6 +21,8 @@ _LEAST = {
     "num_workers": 0, "patience": 0, "warmup_steps": 0,
 }  # fmt: skip
 
+_TRACKING = {"tracking_uri", "experiment_name", "run_name"}
+
 
 def check_overrides(words: Sequence[str] | None = None) -> None:
     """Stop if the command line of MONAI's bundle runner overrides a key that none of its config files has.
@@ -37,12 +39,13 @@ def check_overrides(words: Sequence[str] | None = None) -> None:
     words = sys.argv if words is None else words
     if not (words and Path(words[0]).parts[-3:-1] == ("monai", "bundle")):
         return
-    from monai.bundle import ConfigParser, run  # MONAI's parser is there already where its runner is
+    from monai.bundle import ConfigParser, run, run_workflow  # MONAI's parser is there already where its runner is
 
     given = _options(words[1:])
     if "args_file" in given:
         given = ConfigParser.load_config_file(given["args_file"]) | given
-    own = set(inspect.signature(run).parameters)
+    own = {name for each in (run, run_workflow) for name in inspect.signature(each).parameters} | {"workflow_type"}
+    own |= _TRACKING if "tracking" in given else set()
     files = given.get("config_file", [])
     known = set(ConfigParser.load_config_files(_listed(files)))
     for option in given:
@@ -53,6 +56,9 @@ def check_overrides(words: Sequence[str] | None = None) -> None:
             raise InputError(f"--{option}", "is no key of the config", remedy)
         if option in _LEAST:
             _check_count(option, given[option])
+        value = str(given[option])
+        if option.endswith("_dir") and re.fullmatch(r"[\d_]+", value):
+            raise InputError(f"--{option} {value}", "is taken for a number", f"write ./{value}")
 
 
 def _check_count(option: str, value: Any) -> None:

@@ -64,7 +64,7 @@ RUNNER = ["/site-packages/monai/bundle/__main__.py", "run"]
 @pytest.fixture
 def configs(tmp_path: Path) -> str:
     for name, keys in (
-        ("inference.json", {"min_size": 8, "network_def": {"channels": 1}}),
+        ("inference.json", {"min_size": 8, "output_dir": "eval", "network_def": {"channels": 1}}),
         ("more.json", {"amp": True, "batch_size": 16, "patience": 0}),
     ):
         (tmp_path / name).write_text(json.dumps(keys))
@@ -103,6 +103,20 @@ def test_overrides_of_keys_pass(configs: str) -> None:
     words = ["--min_size", "3", "--network_def#channels", "-1", "--amp=False", "--logging_file", "False"]
     check_overrides([*RUNNER, f"--config_file={configs}", *words])
     check_overrides([*RUNNER, "--config_file", configs[2:-2].split("', '")[0], "--run_id", "run"])
+
+
+def test_words_of_monai_itself_pass(configs: str) -> None:
+    words = ["--workflow_type", "infer", "--tracking", "mlflow", "--experiment_name", "mine"]
+    check_overrides([*RUNNER, f"--config_file={configs}", *words])
+    with pytest.raises(InputError, match="--experiment_name: is no key"):
+        check_overrides([*RUNNER, f"--config_file={configs}", "--experiment_name", "mine"])
+
+
+@pytest.mark.parametrize("name", ["2024", "2024_10_05"])
+def test_a_folder_whose_name_is_a_number_is_told(configs: str, name: str) -> None:
+    with pytest.raises(InputError, match=rf"--output_dir {name}: is taken for a number → write \./{name}"):
+        check_overrides([*RUNNER, f"--config_file={configs}", "--output_dir", name])
+    check_overrides([*RUNNER, f"--config_file={configs}", "--output_dir", f"./{name}"])
 
 
 def test_args_files_are_read_and_other_programs_left_alone(configs: str, tmp_path: Path) -> None:

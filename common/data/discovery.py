@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from common.data.datalist import read_datalist
-from common.data.kinds import dicom_series, is_dicom, kind, stem
+from common.data.kinds import dicom_series, is_dicom, is_report, kind, stem
 from common.data.privacy import private_name
 from common.errors import InputError
 
@@ -90,7 +90,11 @@ def _absolute(path: str | Path) -> Path:
 def _files(root: Path) -> Iterator[Path]:
     """Walk a folder in sorted order; links to folders are followed, but no folder is entered twice."""
     seen = set()
-    for folder, below, names in os.walk(root, followlinks=True):
+
+    def refuse(error: OSError) -> None:
+        raise InputError(error.filename, f"cannot be read ({error.strerror})", "check the access rights") from error
+
+    for folder, below, names in os.walk(root, onerror=refuse, followlinks=True):
         real = os.path.realpath(folder)
         below[:] = sorted(name for name in below if not name.startswith(".")) if real not in seen else []
         if real not in seen:
@@ -144,8 +148,8 @@ def _one_file(path: Path) -> Iterator[Case]:
 def _in_tree(folders: list[Path], files: list[Path], strict: bool) -> Iterator[Case]:
     """Give the cases of folders with DICOM files; where some hold series, those with reports alone are left out."""
     found = {folder: dicom_series(folder) for folder in folders}
-    unmarked = {path.parent for path in files if not is_dicom(path)}  # damaged, or no DICOM at all: no report
-    bare = [folder for folder in folders if not found[folder] and folder not in unmarked] if any(found.values()) else []
+    images = {path.parent for path in files if not is_report(path)}  # damaged where there is no series
+    bare = [folder for folder in folders if not found[folder] and folder not in images] if any(found.values()) else []
     if bare:
         said = "%d folder(s) with DICOM files, but no image series among them, are left out, such as %s"
         _LOG.warning(said, len(bare), bare[0])

@@ -67,7 +67,7 @@ def _examine(
             continue
         mask = _load(case[role], problems)
         if mask is not None:
-            problems += _mask(case[role], mask, role)
+            problems += _mask(case[role], mask, role, healthy=case.get("label") == 0)
             problems += _same_space(case[role], mask, parts[0], images[0]) if images else []
             masks[role] = mask
     problems += _contradictions(case, masks)
@@ -253,10 +253,10 @@ def _same_space(path: str, image: Image, other_path: str, other: Image) -> Itera
             yield Problem(path, problem, "resample one onto the other")
 
 
-def _mask(path: str, mask: Image, role: str) -> Iterator[Problem]:
+def _mask(path: str, mask: Image, role: str, healthy: bool = False) -> Iterator[Problem]:
     if mask.channels > 1:
         yield Problem(path, f"is a mask with {mask.channels} channels, one is expected", "save it as greyscale")
-    if not mask.array.any():
+    if not mask.array.any() and not (role == "mask" and healthy):
         severity: Literal["error", "warning"] = "error" if role == "brain_mask" else "warning"
         remedy = "compute it again" if role == "brain_mask" else "leave the mask out where the image is healthy"
         yield Problem(path, f"is an empty {role.replace('_', ' ')} (all zero)", remedy, severity)

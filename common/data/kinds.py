@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import gzip
+import re
 import zlib
 from pathlib import Path
 
-__all__ = ["content", "dicom_series", "dicom_tags", "is_dicom", "kind", "size", "stem"]
+__all__ = ["content", "dicom_series", "dicom_tags", "is_dicom", "is_report", "kind", "size", "stem"]
 
 _BY_SUFFIX = {".nii.gz": "NIfTI", ".nii": "NIfTI", ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".dcm": "DICOM"}
 _NOT_IMAGES = {".json", ".csv", ".tsv", ".txt", ".md", ".xml", ".html", ".pdf", ".bval", ".bvec", ".npy", ".npz"}
+
+_CLASS = re.compile(rb"\x02\x00\x02\x00UI..([\d.]+)", re.DOTALL)
+_STORAGE = b"1.2.840.10008.5.1.4.1.1."
+_NO_IMAGES = tuple(
+    _STORAGE + each for each in (b"88.", b"11.", b"9.", b"104.", b"66", b"67", b"481.3", b"481.5", b"481.8")
+)
 
 
 def _suffix(name: str) -> str | None:
@@ -30,6 +37,21 @@ def is_dicom(path: str | Path) -> bool:
             return file.read(132)[128:] == b"DICM"
     except OSError:
         return False
+
+
+def is_report(path: str | Path) -> bool:
+    """Tell whether a file is DICOM of a class that is no image (reports, plans, presentations …), by its first bytes.
+
+    False also where the class cannot be read.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            head = file.read(2048)
+    except OSError:
+        return False
+    # Media Storage SOP Class UID of the file's meta information, which is always explicit and little-endian.
+    found = _CLASS.search(head) if head[128:132] == b"DICM" else None
+    return found is not None and found[1].rstrip(b"\0 ").startswith(_NO_IMAGES)
 
 
 def kind(path: str | Path) -> str | None:

@@ -165,7 +165,8 @@ def plant_dataset(
         dataset_dir: pictures of healthy T1 slices, axial, 8 bit, in any form that ``load_cases`` knows. Without brain
             masks of their own they must be on the in-plane grid of the ICBM 152 template (197×233 pixels).
         output_dir: gets ``datalist.json`` and the folders ``images``, ``masks`` and ``brain_masks`` of PNG files.
-        split: of the data set; None takes all. The list names it so too; for None each case keeps its own, or is
+        split: of the data set; None takes all. The list names it so too; for None each case keeps its own. Where
+            no case has one the list has none, and training divides it by subject; where some do, the others are
             ``validation``.
         shapes_dir: NIfTI lesion masks in MNI space.
         seed: of the run.
@@ -203,7 +204,7 @@ def plant_dataset(
         brain = np.asarray(loaded["brain_mask"])[0, ..., 0] > 0
         _write(output / _brain_file(case), 255 * brain)
         healthy = _entry(output, case, "healthy", picture, np.zeros_like(brain), lesion="none", contrast=0.0)
-        listed = entries.setdefault(split or case.get("split", "validation"), [])
+        listed = entries.setdefault(split or case.get("split", ""), [])
         listed.append(healthy)
         for repeat in range(repeats):
             again = () if repeat == 0 else (repeat,)
@@ -222,7 +223,10 @@ def plant_dataset(
             listed.append(_entry(output, case, version, planted, lesion, **details))
     # Last, so that there is no list of files that are not there.
     file = output / "datalist.json"
-    file.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+    without = entries.pop("", [])
+    if entries and without:
+        entries.setdefault("validation", []).extend(without)
+    file.write_text(json.dumps(entries or without, indent=1) + "\n", encoding="utf-8")
     return file
 
 

@@ -214,6 +214,8 @@ class BundleRun:
         device: str | None = None,
     ) -> None:
         self.bundle = bundle
+        if str(bundle) not in sys.path:
+            sys.path.insert(1, str(bundle))  # a bundle may bring a module of its own; MONAI's runner does the same
         config = _config(bundle)
         given: dict[str, Any] = {"dataset_dir": str(dataset_dir), "split": split, **(overrides or {})}
         given |= {"progress": False} if "progress" in config else {}

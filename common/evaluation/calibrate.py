@@ -8,7 +8,7 @@ from typing import Any
 
 from common.anomaly import HealthyStatistics
 from common.bundles import find_bundles
-from common.data import Case, healthy_cases
+from common.data import Case, dataset_name, healthy_cases
 from common.errors import InputError, told
 from common.evaluation.bundle import (
     BundleRun,
@@ -79,7 +79,7 @@ def calibrate(
     if output is not None and Path(output).is_dir():
         raise InputError(f"--out {output}", "is a folder", "name the file to write")
     cases = healthy_cases(dataset_dir, split, channels=None)
-    said = {"calibrated_on": calibrated_on or Path(dataset_dir).resolve().name}
+    said = {"calibrated_on": calibrated_on or dataset_name(dataset_dir)}
     failures: dict[str, str] = {}
     for bundle, changes in overrides.items():
         with the_process_as_before():

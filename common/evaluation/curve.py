@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from common.bundles import find_bundles
-from common.data import Case, load_cases
+from common.data import Case, dataset_name, load_cases
 from common.errors import InputError, told
 from common.evaluation.bench import Bench
 from common.evaluation.bundle import (
@@ -116,7 +116,7 @@ def curves(
             tqdm.write(f"failed: {bundle.name}: {failures[bundle.name]}")
             continue
         shown = {key: value for key, value in common.items() if not names_file(key)}
-        about = {"bundle": bundle.name, "data": Path(dataset_dir).resolve().name, "overrides": shown}
+        about = {"bundle": bundle.name, "data": dataset_name(dataset_dir), "overrides": shown}
         made[bundle.name] |= {**about, "command": command_of("curve", {"bundle": bundle.name, **words})}
         write_json(file, made[bundle.name])
         write_atomic(file.with_suffix(".md"), f"{curve_table(made[bundle.name])}\n".encode())

@@ -64,6 +64,7 @@ class Journal:
         self.rank, self.world_size = (int(os.environ.get(key, at)) for key, at in (("RANK", 0), ("WORLD_SIZE", 1)))
         self.names: list[str] = []
         self.stamps: dict[str, str] = {}
+        self.sources: dict[str, str] = {}
         self.begun = False
         self.clock = time.perf_counter()
 
@@ -72,17 +73,35 @@ class Journal:
         self.names = [str(case["case"]) for case in cases]
         mine = list(cases)[self.rank :: self.world_size]  # first: other processes may be writing already
         self.stamps = {str(case["case"]): _digest(self.fingerprint + _stamp(case)) for case in mine}
-        entries = self._read() if self.resume else {}
+        entries = self._read()
+        self._refuse_others(mine, entries)
+        entries = entries if self.resume else {}
         left = [case for case in mine if not self._is_done(entries.get(str(case["case"])))]
         if self.resume and mine:
             print(f"{len(mine) - len(left)} of {len(mine)} cases are done already", flush=True)
         self.clock = time.perf_counter()
         return left
 
+    def _refuse_others(self, cases: Sequence[Mapping[str, Any]], entries: Mapping[str, Mapping[str, Any]]) -> None:
+        """Results of a case are not overwritten by those of other images that happen to have its name."""
+        self.sources = {str(case["case"]): _digest("\n".join(_images(case))) for case in cases}
+        known = ((name, entries.get(name, {})) for name in self.sources)
+        taken = [
+            name
+            for name, entry in known
+            if entry.get("state") == "done"
+            and entry.get("source", self.sources[name]) != self.sources[name]
+            and any((self.output_dir / file).is_file() for file in entry["files"])
+        ]
+        if taken:
+            problem = f"has results of {', '.join(taken[:5])}{', …' * (len(taken) > 5)} from other images of that name"
+            raise InputError(self.output_dir, problem, "give another --output_dir, or move these results away")
+
     def done(self, case: str, files: Sequence[str], slices: int, evaluations: int) -> None:
         """Write down that a case is done; ``files`` (names in the output folder) are whole by now."""
         counts = {"slices": slices, "network_evaluations": evaluations}
-        self._append({"case": case, "state": "done", **counts, "files": list(files)})
+        source = {"source": self.sources[case]} if case in self.sources else {}
+        self._append({"case": case, "state": "done", **counts, "files": list(files), **source})
 
     def failed(self, case: str, reason: str) -> None:
         """Write down why a case has no result."""
@@ -188,6 +207,12 @@ class Journal:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _images(case: Mapping[str, Any]) -> list[str]:
+    """The image files of a case, or the folder of its series, by their full paths."""
+    image = case.get("image", [])
+    return [os.path.abspath(path) for path in ([image] if isinstance(image, str) else image)]
 
 
 def _stamp(case: Mapping[str, Any]) -> str:

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from common.data.discovery import discover
 from common.errors import InputError
 from tests.data.files import dicom, dicom_folder, nifti, picture
+
+REPORT = b"\0" * 128 + b"DICM\x02\x00\x02\x00UI\x1e\x001.2.840.10008.5.1.4.1.1.88.11\0"
 
 
 def refused(source: Path, *words: str, split: str | None = None) -> str:
@@ -190,7 +194,7 @@ def test_folders_without_an_image_series_are_left_out(
     series = dicom_folder(tmp_path / "p1" / "t1", "1.2.1")
     for name in ("p1/report", "p2/report"):
         (tmp_path / name).mkdir(parents=True)
-        (tmp_path / name / "sr.dcm").write_bytes(b"\0" * 128 + b"DICM")
+        (tmp_path / name / "sr.dcm").write_bytes(REPORT)
     assert [case["image"] for case in discover(tmp_path, strict=strict)] == [str(series)]
     (record,) = caplog.records
     assert f"2 folder(s) with DICOM files, but no image series among them, are left out, such as {tmp_path}" in str(
@@ -355,3 +359,25 @@ def test_moving_the_data_set_changes_no_name(listed: Path, tmp_path_factory: pyt
     moved = tmp_path_factory.mktemp("moved") / "x"
     shutil.copytree(listed, moved)
     assert [case["case"] for case in discover(moved)] == [case["case"] for case in discover(listed)]
+
+
+def test_a_study_of_damaged_images_is_no_folder_of_reports(tmp_path: Path) -> None:
+    dicom_folder(tmp_path / "p1", "1.2.1")
+    for file in dicom_folder(tmp_path / "p2", "1.2.2").iterdir():
+        file.write_bytes(file.read_bytes()[:400])
+    refused(tmp_path, "p2: holds DICOM files, but no image series")
+    assert len(discover(tmp_path, strict=False)) == 2  # where it is told when its turn comes
+
+
+def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture(tmp_path / "a" / "1.png")
+    (tmp_path / "b").mkdir()
+    scan = os.scandir
+
+    def refuse(path: str) -> Any:
+        if str(path).endswith("b"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    refused(tmp_path, "b: cannot be read (Permission denied) → check the access rights")

@@ -236,3 +236,15 @@ def test_damaged_dicom(tmp_path: Path) -> None:
     finds(path, "decoded", "copy or export")
     path.write_bytes(path.read_bytes()[:200])
     finds(path, "decoded", "copy or export")
+
+
+@pytest.mark.parametrize("left", [0, 400])
+def test_a_slice_that_cannot_be_read_is_not_left_out_of_its_series(tmp_path: Path, left: int) -> None:
+    folder = dicom_folder(tmp_path / "s", depths=tuple(range(0, 20, 2)))
+    (folder / "report.dcm").write_bytes(b"\0" * 128 + b"DICM\x02\x00\x02\x00UI\x1e\x001.2.840.10008.5.1.4.1.1.88.11\0")
+    assert check_case({"image": str(folder)}) == []
+    last = sorted(file for file in folder.iterdir() if file.name != "report.dcm")[-1]
+    last.write_bytes(last.read_bytes()[:left])
+    (found,) = check_case({"image": str(folder)})
+    assert found.file == str(last)
+    assert "cannot be read as one of them" in found.problem

@@ -10,7 +10,7 @@ from PIL import Image
 from scipy import ndimage
 
 from common.cli import main
-from common.data import discover
+from common.data import discover, load_cases
 from common.data.brain_mask import MNI_SHAPE
 from common.data.lesions import _tumour, blob, plant, plant_dataset, tissue
 from common.errors import InputError
@@ -306,3 +306,15 @@ def test_without_a_split_each_case_keeps_its_own(tmp_path: Path) -> None:
         "training": 2,
         "validation": 2,
     }
+
+
+def test_where_no_case_has_a_split_the_list_has_none(tmp_path: Path) -> None:
+    healthy_pictures(tmp_path / "healthy", 4)
+    (tmp_path / "healthy" / "datalist.json").unlink()
+    listed = plant_dataset(tmp_path / "healthy", tmp_path / "out", split=None)
+    entries = json.loads(listed.read_text())
+    assert isinstance(entries, list)
+    parts = [load_cases(str(listed), split, truth="mask") for split in ("training", "validation")]
+    subjects = [{case["subject"] for case in part} for part in parts]
+    assert all(subjects)
+    assert not subjects[0] & subjects[1]

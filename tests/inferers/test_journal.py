@@ -161,6 +161,23 @@ def test_the_last_line_of_a_case_counts_in_whichever_file(
         assert names(pending) == list(left)
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_results_of_other_images_are_not_overwritten(
+    tmp_path: Path, weights: str, cases: list[dict[str, Any]], resume: bool
+) -> None:
+    output = tmp_path / "output"
+    first = journal(output, weights)
+    first.pending(cases)
+    do(first, "a")
+    (tmp_path / "tomorrow").mkdir()
+    (tmp_path / "tomorrow" / "a.nii.gz").write_text("another patient")
+    others = [{"case": "a", "image": str(tmp_path / "tomorrow" / "a.nii.gz")}]
+    with pytest.raises(InputError, match=r"output: has results of a from other images .* give another --output_dir"):
+        journal(output, weights, resume=resume).pending(others)
+    (output / "a.out").unlink()  # nothing to lose
+    assert names(journal(output, weights, resume=resume).pending(others)) == ["a"]
+
+
 def test_failures_are_told_at_the_end(tmp_path: Path, weights: str, cases: list[dict[str, Any]]) -> None:
     made = journal(tmp_path / "output", weights, keep_going=True)
     made.report()  # nothing was asked of it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from monai.bundle.properties import InferProperties, TrainProperties
 
 from common import InputError
 from common.cli import main
+from common.evaluation.bundle import the_process_as_before
+from common.evaluation.comparison.compare import compare
 from common.networks import check_weights
 from common.release import package
 from common.release.scaffold import new_bundle
 from tests.bundles import zoo
-from tests.bundles.conftest import _as_before, healthy_pictures, overrides, volumes  # noqa: F401 (fixtures)
+from tests.bundles.conftest import _as_before, healthy_pictures, overrides, pictures, volumes  # noqa: F401 (fixtures)
 from tests.bundles.test_metadata import FILES
 from tests.bundles.test_properties import missing
 
@@ -78,6 +81,18 @@ def test_finds_what_the_other_finds(bundle: Path, overrides: Any, volumes: Path,
     metrics = json.loads((tmp_path / "metrics" / "metrics.json").read_text())["metrics"]
     assert metrics["cases"] == 4
     assert 0 <= metrics["pixel_ap"] <= 1
+
+
+def test_is_compared(bundle: Path, overrides: Any, pictures: Path, tmp_path: Path) -> None:  # noqa: F811
+    settings = tmp_path / "settings.json"
+    settings.write_text(json.dumps({bundle.name: overrides(LIKE)}))
+    with the_process_as_before():
+        sys.modules.pop("my_method_inferer", None)
+        results = compare(
+            str(pictures), tmp_path / "out", bundles_dir=bundle.parent, bundles=(bundle.name,), split="validation",
+            settings=str(settings), draws=10,
+        )  # fmt: skip
+    assert results["failures"] == []
 
 
 def test_a_change_of_the_code_changes_the_result(overrides: Any, volumes: Path, tmp_path: Path) -> None:  # noqa: F811

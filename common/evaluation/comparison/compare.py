@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from common.bundles import find_bundles
-from common.data import Case, discover, load_cases, subject_of
+from common.data import Case, dataset_name, discover, load_cases, subject_of
 from common.errors import InputError, told
 from common.evaluation.bundle import one_set_each, overrides_of, settings_for, the_process_as_before
 from common.evaluation.comparison.bootstrap import draw_subjects, interval, metrics_of, paired, subjects_of
@@ -220,7 +220,7 @@ def _add_intervals(
 def _data(job: Job, cases: Sequence[Case], data: Mapping[str, str]) -> dict[str, Any]:
     ill = sum(map(is_ill, cases))
     return {
-        "name": Path(job.dataset_dir).resolve().name,
+        "name": dataset_name(job.dataset_dir),
         "split": job.split,
         "cases": len(cases),
         "lesion_cases": ill,

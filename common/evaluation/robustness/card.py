@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from common.bundles import find_bundle
-from common.data import load_cases
+from common.data import dataset_name, load_cases
 from common.diffusion import case_seed
 from common.errors import InputError
 from common.evaluation.bench import Bench, PreparedCase
@@ -121,7 +121,7 @@ def robustness(
         protocol["training_set"] = OTHER_WEIGHTS
     card = {
         "bundle": folder.name,
-        "data": Path(dataset_dir).resolve().name,
+        "data": dataset_name(dataset_dir),
         "command": command_of("robustness", {"bundle": folder.name, **words, "weights": weights, "settings": settings}),
         **card,
         "protocol": protocol,
