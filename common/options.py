@@ -21,14 +21,16 @@ def flag(name: str, value: Any) -> bool:
     return value
 
 
-def number(name: str, value: Any) -> float:
-    """``value`` if it is a finite number.
+def number(name: str, value: Any, least: float = -math.inf) -> float:
+    """``value`` if it is a finite number of at least ``least``.
 
     Raises:
         InputError: it is not.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise InputError(f"{name} {value!r}", "is no number", "give one")
+    if value < least:
+        raise InputError(f"{name} {value!r}", "cannot be used", f"give a number of {least:g} or more")
     return value
 
 

@@ -34,6 +34,9 @@ def test_numbers(value: Any) -> None:
     with pytest.raises(InputError, match="is no number"):
         number("slice_mm", value)
     assert number("slice_mm", 23) == 23
+    assert number("smoothing", 0, 0) == 0
+    with pytest.raises(InputError, match="smoothing -1: cannot be used → give a number of 0 or more"):
+        number("smoothing", -1, 0)
 
 
 @pytest.mark.parametrize(

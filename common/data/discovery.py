@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from common.data.datalist import read_datalist
-from common.data.kinds import dicom_series, is_dicom, is_report, kind, stem
+from common.data.kinds import dicom_series, dicom_tags, is_dicom, is_report, kind, stem
 from common.data.privacy import private_name
 from common.errors import InputError
 
@@ -45,11 +45,11 @@ def discover(dataset_dir: str | Path, split: str | None = None, *, strict: bool 
             cases like others, and reading them fails.
 
     Returns:
-        one dict a case with ``image`` (absolute path, or a list of them for several channels) and ``case`` (unique
-        and fit for a file name; of a DICOM series whose folders tell the patient's name or number, made of the series'
+        one dict a case with ``image`` (absolute path, or a list of them for several channels) and ``case`` (unique and
+        fit for a file name; of a DICOM series whose folders tell the patient's name or number, made of the series'
         identifier instead); where known ``mask``, ``brain_mask``, ``twin`` (the same slice without its lesion),
-        ``label``, ``subject``, ``split``, and every other column of the list. The order is that of the list, or of a
-        sorted walk through the folder.
+        ``label``, ``subject`` (of DICOM made of the patient's number), ``split``, and every other column of the list.
+        The order is that of the list, or of a sorted walk through the folder.
 
     Raises:
         InputError: nothing to be found, a list that cannot be used, a file that is missing, or an unknown split.
@@ -161,8 +161,10 @@ def _in_tree(folders: list[Path], files: list[Path], strict: bool) -> Iterator[C
 def _series(folder: Path, series: dict[str, list[str]], strict: bool) -> Iterator[Case]:
     """Give the cases of a folder with the DICOM series in it."""
     if len(series) > 1 and all(len(files) == 1 for files in series.values()):
-        yield from ({"image": file} for file in sorted(file for files in series.values() for file in files))
-    elif len(series) == 1 or not strict:
+        yield from ({"image": file, **_patient(file)} for file in sorted(file for [file] in series.values()))
+    elif len(series) == 1:
+        yield {"image": str(folder), **_patient(next(iter(series.values()))[0])}
+    elif not strict:
         yield {"image": str(folder)}
     elif not series:
         raise InputError(folder, "holds DICOM files, but no image series among them", "remove them, or export anew")
@@ -171,6 +173,15 @@ def _series(folder: Path, series: dict[str, list[str]], strict: bool) -> Iterato
         names = ", ".join(f"{uid} ({len(files)} files)" for uid, files in sorted(series.items()))
         problem = f"holds {len(series)} DICOM series: {names}"
         raise InputError(folder, problem, "put each series into a folder of its own")
+
+
+def _patient(file: str) -> Case:
+    """The subject of a DICOM image, made of the patient's number, so that no patient is in two splits."""
+    try:
+        number = dicom_tags(file).get("0010|0020", "")
+    except RuntimeError:  # told when the image is read
+        return {}
+    return {"subject": f"patient_{hashlib.sha256(number.encode()).hexdigest()[:12]}"} if number else {}
 
 
 def _role(path: Path, root: Path) -> tuple[str, str] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from common.evaluation.calibration import ThresholdCalibration
 from common.evaluation.histogram import ScoreHistogram
 from common.evaluation.metrics import AnomalyMetrics
+from common.evaluation.origin import threshold_origin, training_set
 from common.evaluation.pool import PooledScores, evaluate_map
 from common.evaluation.report import case_figure, write_report
 from common.evaluation.statistics import HealthyStatisticsWriter
@@ -20,6 +21,8 @@ __all__ = [
     "case_figure",
     "evaluate_map",
     "results_table",
+    "threshold_origin",
+    "training_set",
     "update_tables",
     "write_report",
 ]

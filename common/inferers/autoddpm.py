@@ -12,7 +12,7 @@ from common.diffusion import to_image_range, to_model_range
 from common.errors import InputError
 from common.inferers.base import AnomalyInferer, Restored, check_perceptual
 from common.networks import Denoiser
-from common.options import whole_number
+from common.options import number, whole_number
 from common.quantile import quantile
 from common.samplers import Callback, inpaint, partial_diffusion
 
@@ -66,7 +66,8 @@ class AutoDDPMInferer(AnomalyInferer):
         self.timesteps = self.levels(noise_level, num_inference_steps, spacing)
         self.inpaint_timesteps = self.levels(inpaint_level, inpaint_steps, spacing)
         self.resample_steps, self.perceptual = whole_number("resample_steps", resample_steps, 1), perceptual
-        self.mask_threshold, self.mask_percentile = mask_threshold, mask_percentile
+        self.mask_threshold = None if mask_threshold is None else number("mask_threshold", mask_threshold)
+        self.mask_percentile = mask_percentile
 
     @property
     def evaluations_per_slice(self) -> int:

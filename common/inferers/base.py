@@ -221,6 +221,7 @@ class AnomalyInferer(Inferer):
             outputs["uncertainty"] = torch.zeros_like(slices[:, :1])
         occupied = regions.flatten(1).any(dim=1).nonzero()[:, 0].tolist()
         denoiser = Denoiser(network, self.schedule, self.prediction_type, self.clip, self.amp)
+        self.build_map(denoiser)  # what the network or a missing package does not allow is told before the sampling
         at_once = max(1, self.batch_size // (self.num_restorations * (1 + self.mirror)))
         batches = [occupied[i : i + at_once] for i in range(0, len(occupied), at_once)]
         with tqdm(

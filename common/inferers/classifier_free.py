@@ -10,6 +10,7 @@ from torch import Tensor
 from common.diffusion import Clip, DynamicThreshold, to_image_range, to_model_range
 from common.inferers.base import AnomalyInferer, Restored
 from common.networks import HEALTHY, Denoiser, label_of
+from common.options import number, whole_number
 from common.samplers import Callback, ClassifierFreeGuidance, Solver, check_solver, ddim_round_trip
 
 __all__ = ["ClassifierFreeInferer"]
@@ -56,7 +57,8 @@ class ClassifierFreeInferer(AnomalyInferer):
         self.method: Solver = sampler
         self.timesteps = self.levels(noise_level, num_inference_steps, spacing)
         self.inversion_class = None if inversion_class == "none" else label_of(inversion_class)
-        self.guidance_scale, self.fixed_point_steps = guidance_scale, fixed_point_steps
+        self.guidance_scale = number("guidance_scale", guidance_scale)
+        self.fixed_point_steps = whole_number("fixed_point_steps", fixed_point_steps, 0)
 
     @property
     def evaluations_per_slice(self) -> int:

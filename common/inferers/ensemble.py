@@ -21,7 +21,7 @@ from common.diffusion import to_image_range, to_model_range
 from common.errors import InputError
 from common.inferers.base import AnomalyInferer, Restored
 from common.networks import Denoiser
-from common.options import whole_number
+from common.options import number, whole_number
 from common.samplers import Callback, estimates, has_pairs
 
 __all__ = ["EnsembleInferer"]
@@ -74,7 +74,7 @@ class EnsembleInferer(AnomalyInferer):
         self.normalise, self.offset, self.ridge = normalise, offset, ridge
         self.statistics = resolve_statistics(statistics)
         self.polarity: Polarity = polarity
-        self.tv_weight = tv_weight
+        self.tv_weight = number("tv_weight", tv_weight, 0)
         blank = torch.zeros(1, 1, 1, 1)
         normalised_residual(blank, blank[None], offset=offset, polarity=polarity)  # refuses what it cannot use
 

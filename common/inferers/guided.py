@@ -13,6 +13,7 @@ from common.diffusion import Clip, to_image_range, to_model_range
 from common.errors import InputError
 from common.inferers.base import AnomalyInferer, Restored
 from common.networks import HEALTHY, Denoiser, label_of
+from common.options import number
 from common.samplers import (
     Callback,
     GradientGuidance,
@@ -80,7 +81,7 @@ class ClassifierGuidedInferer(AnomalyInferer):
         self.method: Solver = sampler
         self.timesteps = self.levels(noise_level, num_inference_steps, spacing)
         self.log_likelihood = TASKS[task](classifier.eval().requires_grad_(False))
-        self.guidance_scale, self.guidance_level = guidance_scale, guidance_level
+        self.guidance_scale, self.guidance_level = number("guidance_scale", guidance_scale), guidance_level
         self.fixed_point_steps = fixed_point_steps
 
     @property

@@ -13,7 +13,7 @@ from common.diffusion import nearest_levels, to_image_range, to_model_range
 from common.errors import InputError
 from common.inferers.base import AnomalyInferer, Restored, check_perceptual
 from common.networks import Denoiser
-from common.options import odd_number, whole_number
+from common.options import number, odd_number, whole_number
 from common.samplers import HARMONISE_LEVELS, MAP_LEVELS, Callback, thor_sample
 
 __all__ = ["ThorInferer", "region_mask"]
@@ -78,7 +78,8 @@ class ThorInferer(AnomalyInferer):
         if not nearest_levels([*self.harmonise_levels, *self.map_levels], self.timesteps):
             problem = "is below all harmonise_levels and map_levels: there would be no map"
             raise InputError(f"noise_level {noise_level}", problem, "raise it, or give lower levels")
-        self.smoothing, self.region_size = smoothing, odd_number("region_size", region_size)
+        self.smoothing = number("smoothing", smoothing, 0)
+        self.region_size = odd_number("region_size", region_size)
 
     def restore(
         self, image: Tensor, denoiser: Denoiser, generator: list[torch.Generator], callback: Callback

@@ -91,6 +91,8 @@ def test_evaluation(bundle: Path, overrides: Any, volumes: Path, tmp_path: Path)
     assert written["metrics"]["lesion_cases"] == 2
     assert written["metrics"]["threshold"] == 0.05
     assert written["protocol"]["weights_sha256"] == sha256(made.parser["weights"])
+    assert written["protocol"]["training_set"] == "that of the weights that were given"
+    assert written["protocol"]["threshold_from"] == "a number that was given"
     assert written["protocol"]["settings"] == made.parser.get_parsed_content("settings")
     assert len((tmp_path / "cases.csv").read_text().splitlines()) == 5
 

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pydicom
 import pytest
 
 from common.data.discovery import discover
@@ -359,6 +360,18 @@ def test_moving_the_data_set_changes_no_name(listed: Path, tmp_path_factory: pyt
     moved = tmp_path_factory.mktemp("moved") / "x"
     shutil.copytree(listed, moved)
     assert [case["case"] for case in discover(moved)] == [case["case"] for case in discover(listed)]
+
+
+def test_series_of_one_patient_are_of_one_subject(tmp_path: Path) -> None:
+    for name, number in (("p1/t1", "77"), ("p1/t2", "77"), ("p2/t1", "78")):
+        folder = dicom_folder(tmp_path / name, f"1.2.{name[1]}{name[4]}")
+        for file in folder.iterdir():
+            dataset = pydicom.dcmread(file)
+            dataset.PatientID = number
+            dataset.save_as(file)
+    subjects = [case["subject"] for case in discover(tmp_path)]
+    assert subjects[0] == subjects[1] != subjects[2]
+    assert all(re.fullmatch(r"patient_[0-9a-f]{12}", subject) for subject in subjects)
 
 
 def test_a_study_of_damaged_images_is_no_folder_of_reports(tmp_path: Path) -> None:

@@ -231,11 +231,20 @@ def test_bad_options_are_refused_when_made(options):
         ({"map_levels": [-5, 0]}, "map_levels -5: cannot be used"),
         ({"noise_level": 40, "harmonise_levels": [300, 50], "map_levels": [350]}, "there would be no map"),
         ({"region_size": 12}, "region_size 12: is no odd number"),
+        ({"smoothing": -1}, "smoothing -1: cannot be used"),
     ],
 )
 def test_levels_and_sizes_of_thor_are_checked_when_it_is_made(options, words):
     with pytest.raises(InputError, match=words):
         make("thor", **options)
+
+
+def test_a_map_that_cannot_be_made_is_told_before_the_sampling():
+    def no_features(x, timesteps):
+        raise AssertionError("it runs")
+
+    with pytest.raises(InputError, match="anomaly map 'feature': needs a network with features"):
+        make("ddpm", anomaly_map="feature")(images(), no_features)
 
 
 def test_the_darkest_of_the_brain_is_inside(network):

@@ -193,6 +193,13 @@ def test_fusion_draws_the_darkest_of_the_brain_anew() -> None:
     assert (found["anomaly_map"][:, :, 2:6, 2:6] > 0).any(dim=1).float().mean() > 0.4
 
 
+@pytest.mark.parametrize("made", [ClassifierFreeInferer, ClassifierGuidedInferer])
+def test_a_scale_that_is_no_number_is_refused(made: Any) -> None:
+    options = {"classifier": Darkness()} if made is ClassifierGuidedInferer else {}
+    with pytest.raises(InputError, match="guidance_scale 'abc': is no number"):
+        made(schedule=SCHEDULE, guidance_scale="abc", **options)
+
+
 def test_fusion_refuses_an_even_width() -> None:
     with pytest.raises(InputError, match="saliency_width 4: is no odd number"):
         fused(saliency_width=4)

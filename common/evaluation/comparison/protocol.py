@@ -11,12 +11,10 @@ from common.evaluation.bundle import BundleRun, names_file
 from common.evaluation.comparison.case import CaseRecord
 from common.evaluation.comparison.run import Job
 from common.evaluation.comparison.scores import DETECTION_IOU, PANOPTIC_IOU, SIZES_MM
+from common.evaluation.origin import OTHER_WEIGHTS
 from common.evaluation.restoration import MARGIN_MM
 
-__all__ = ["OTHER_WEIGHTS", "RULES", "bundle_protocol", "command_of"]
-
-OTHER_WEIGHTS = "that of the weights that were given"
-"""The training set, where the bundle's own weights were not used."""
+__all__ = ["RULES", "bundle_protocol", "command_of"]
 
 RULES: dict[str, str] = {
     "region": "pixels inside the brain or body mask, on the grid of the network",

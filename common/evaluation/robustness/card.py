@@ -28,8 +28,9 @@ from common.evaluation.card_tables import middle
 from common.evaluation.comparison.bootstrap import draw_subjects, interval, paired, pixel_ap_of, subjects_of
 from common.evaluation.comparison.case import fingerprint
 from common.evaluation.comparison.collect import hardware
-from common.evaluation.comparison.protocol import OTHER_WEIGHTS, command_of
+from common.evaluation.comparison.protocol import command_of
 from common.evaluation.comparison.scores import Scores
+from common.evaluation.origin import OTHER_WEIGHTS
 from common.evaluation.robustness.attack import Attack, describe, equal_noise, path_of
 from common.evaluation.robustness.page import write_card
 from common.evaluation.robustness.perturbations import PERTURBATIONS, Perturb
