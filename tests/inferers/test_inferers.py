@@ -262,6 +262,7 @@ def test_the_darkest_of_the_brain_is_inside(network):
 
     made = Seeing(schedule=SCHEDULE, progress=False, noise_levels=[200], num_samples=4, normalise="residual")
     found = made(image, network, brain_mask=brain, seeds=[1])
+    assert isinstance(found, dict)
     assert (found["pseudo_healthy"][..., 8:14, 8:14] > 0.01).float().mean() > 0.5
     assert found["anomaly_map"][..., 8:14, 8:14].mean() > 0.01
     assert torch.equal(seen[0] > 0, brain > 0)
