@@ -44,7 +44,7 @@ def test_check_names_every_error(tmp_path: Path, capsys: pytest.CaptureFixture[s
     out = capsys.readouterr().out
     assert f"{tmp_path / 'a.png'}  has 1 channel(s), 3 expected" in out
     assert f"{tmp_path / 'b.png'}  is empty (0 bytes)" in out
-    assert out.splitlines()[-1] == "2 cases, 2 error(s), 0 warning(s)"
+    assert out.splitlines()[-1] == "2 cases, 2 error(s), 1 warning(s)"  # 12 x 10 pixels are no head
 
 
 def test_check_for_machines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,8 +65,9 @@ def test_check_for_machines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_check_of_warnings_only_succeeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    picture(tmp_path / "a.png")
-    picture(tmp_path / "a_mask.png", np.zeros((12, 10), np.uint8))
+    noise = np.random.default_rng(0)
+    picture(tmp_path / "a.png", noise.integers(0, 255, (120, 100), dtype=np.uint8))
+    picture(tmp_path / "a_mask.png", np.zeros((120, 100), np.uint8))
     assert code("check", tmp_path) == 0
     assert "1 cases, 0 error(s), 1 warning(s)" in capsys.readouterr().out
 
