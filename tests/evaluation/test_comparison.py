@@ -182,7 +182,9 @@ def test_indices_are_means_over_the_cases(records: list[CaseRecord], scores: Sco
     # Whoever changes nothing keeps everything, and moves nothing.
     half = [each.image.astype(np.float16).astype(np.float32) for each in records]
     same = [dataclasses.replace(each, pseudo_healthy=image) for each, image in zip(records, half, strict=True)]
-    found = {name: float(values[0]) for name, values in metrics_of(score_cases("same", same)).items()}
+    kept = score_cases("same", same)
+    assert all((before == after).all() for before, after in kept.intensities)
+    found = {name: float(values[0]) for name, values in metrics_of(kept).items()}
     assert (found["rqi_ssim"], found["caci_ssim"]) == pytest.approx((1, 0), abs=1e-4)
     assert found["ahi_pixel"] == 0
 
