@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from common.data.datalist import read_datalist
-from common.data.kinds import dicom_series, dicom_tags, is_dicom, is_report, kind, stem
+from common.data.kinds import dicom_series, dicom_tags, is_dicom, is_report, kind, stem, unlisted
 from common.data.privacy import private_name
 from common.errors import InputError
 
@@ -161,7 +161,9 @@ def _in_tree(folders: list[Path], files: list[Path], strict: bool) -> Iterator[C
 def _series(folder: Path, series: dict[str, list[str]], strict: bool) -> Iterator[Case]:
     """Give the cases of a folder with the DICOM series in it."""
     if len(series) > 1 and all(len(files) == 1 for files in series.values()):
-        yield from ({"image": file, **_patient(file)} for file in sorted(file for [file] in series.values()))
+        damaged = map(str, unlisted(folder, series))  # told when their turn comes
+        files = sorted([*damaged, *(file for [file] in series.values())])
+        yield from ({"image": file, **_patient(file)} for file in files)
     elif len(series) == 1:
         yield {"image": str(folder), **_patient(next(iter(series.values()))[0])}
     elif not strict:

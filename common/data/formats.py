@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from common.data.kinds import content, dicom_series, dicom_tags, is_report, kind
+from common.data.kinds import content, dicom_series, dicom_tags, kind, unlisted
 from common.errors import InputError
 
 __all__ = ["Image", "load"]
@@ -165,11 +165,9 @@ def _load_dicom_folder(path: str) -> Image:
         raise InputError(path, f"cannot be read ({error})", "check the access rights") from error
     if not series:
         raise InputError(path, "is a folder without a readable DICOM image", "give a file, or a folder of DICOM files")
-    listed = {Path(file).name for files in series.values() for file in files}
-    for file in sorted(Path(path).iterdir()):
-        if file.name not in listed and kind(file) == "DICOM" and not is_report(file):
-            problem = "lies among the files of a DICOM series, but cannot be read as one of them"
-            raise InputError(file, problem, "copy or export it again, or remove it if it is none of them")
+    for file in unlisted(path, series):
+        problem = "lies among the files of a DICOM series, but cannot be read as one of them"
+        raise InputError(file, problem, "copy or export it again, or remove it if it is none of them")
     if len(series) > 1:
         problem = f"holds {len(series)} DICOM series: {', '.join(sorted(series))}"
         raise InputError(path, problem, "put each series into a folder of its own")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import gzip
 import re
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["content", "dicom_series", "dicom_tags", "is_dicom", "is_report", "kind", "size", "stem"]
+__all__ = ["content", "dicom_series", "dicom_tags", "is_dicom", "is_report", "kind", "size", "stem", "unlisted"]
 
 _BY_SUFFIX = {".nii.gz": "NIfTI", ".nii": "NIfTI", ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".dcm": "DICOM"}
 _NOT_IMAGES = {".json", ".csv", ".tsv", ".txt", ".md", ".xml", ".html", ".pdf", ".bval", ".bvec", ".npy", ".npz"}
@@ -141,6 +142,18 @@ def dicom_series(folder: str | Path) -> dict[str, list[str]]:
         return {str(uid): [str(file) for file in names.GetFileNames(uid)] for uid in names.GetSeriesUIDs()}
     finally:
         names.SetGlobalWarningDisplay(loud)
+
+
+def unlisted(folder: str | Path, series: Mapping[str, list[str]]) -> list[Path]:
+    """The files of a folder that claim to be DICOM images and are in none of its series: they cannot be read.
+
+    Args:
+        folder: a folder that exists.
+        series: of it, as ``dicom_series`` gives them.
+    """
+    known = {Path(file).name for files in series.values() for file in files}
+    files = [file for file in sorted(Path(folder).iterdir()) if file.is_file() and not file.name.startswith(".")]
+    return [file for file in files if file.name not in known and kind(file) == "DICOM" and not is_report(file)]
 
 
 def dicom_tags(file: str) -> dict[str, str]:

@@ -17,6 +17,8 @@ from common.errors import InputError
 SHAPE = (12, 10, 9)
 RANDOM = np.random.default_rng(1).random(SHAPE).astype(np.float32)
 AFFINE = np.diag([1.0, 1.0, 2.0, 1.0])
+REPORT = b"\0" * 128 + b"DICM\x02\x00\x02\x00UI\x1e\x001.2.840.10008.5.1.4.1.1.88.11\0"
+"""The beginning of a structured report in DICOM."""
 
 
 def nifti(path: Path, array: np.ndarray | None = None, affine: np.ndarray | None = None) -> Path:

@@ -12,9 +12,7 @@ import pytest
 
 from common.data.discovery import discover
 from common.errors import InputError
-from tests.data.files import dicom, dicom_folder, nifti, picture
-
-REPORT = b"\0" * 128 + b"DICM\x02\x00\x02\x00UI\x1e\x001.2.840.10008.5.1.4.1.1.88.11\0"
+from tests.data.files import REPORT, dicom, dicom_folder, nifti, picture
 
 
 def refused(source: Path, *words: str, split: str | None = None) -> str:
@@ -394,3 +392,10 @@ def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(os, "scandir", refuse)
     refused(tmp_path, "b: cannot be read (Permission denied) → check the access rights")
+
+
+def test_a_damaged_picture_among_single_ones_is_a_case_that_fails(tmp_path: Path) -> None:
+    for index in range(3):
+        dicom(tmp_path / f"{index}.dcm", series=f"1.2.{index + 3}", modality="CR")
+    (tmp_path / "1.dcm").write_bytes((tmp_path / "1.dcm").read_bytes()[:400])
+    assert [Path(case["image"]).name for case in discover(tmp_path)] == ["0.dcm", "1.dcm", "2.dcm"]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from common.data.integrity import check_case
-from tests.data.files import AFFINE, RANDOM, SHAPE, dicom, dicom_folder, finds, nifti, picture
+from tests.data.files import AFFINE, RANDOM, REPORT, SHAPE, dicom, dicom_folder, finds, nifti, picture
 
 # Files
 
@@ -241,9 +241,10 @@ def test_damaged_dicom(tmp_path: Path) -> None:
 @pytest.mark.parametrize("left", [0, 400])
 def test_a_slice_that_cannot_be_read_is_not_left_out_of_its_series(tmp_path: Path, left: int) -> None:
     folder = dicom_folder(tmp_path / "s", depths=tuple(range(0, 20, 2)))
-    (folder / "report.dcm").write_bytes(b"\0" * 128 + b"DICM\x02\x00\x02\x00UI\x1e\x001.2.840.10008.5.1.4.1.1.88.11\0")
+    (folder / "report.dcm").write_bytes(REPORT)
+    (folder / "._1.dcm").write_bytes(b"of a Macintosh")
     assert check_case({"image": str(folder)}) == []
-    last = sorted(file for file in folder.iterdir() if file.name != "report.dcm")[-1]
+    last = sorted(file for file in folder.iterdir() if file.name[0] != "." and file.name != "report.dcm")[-1]
     last.write_bytes(last.read_bytes()[:left])
     (found,) = check_case({"image": str(folder)})
     assert found.file == str(last)
