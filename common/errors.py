@@ -1,12 +1,20 @@
-"""The one error that a user's input can cause."""
+"""The one error that a user's input can cause, and what else a user can mend."""
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Iterator
 from types import TracebackType
 
-__all__ = ["InputError", "show_plainly", "told"]
+__all__ = ["InputError", "input_error", "no_place", "show_plainly", "told"]
+
+_NO_PLACE = {
+    errno.ENOSPC: "make room and run it again",
+    errno.EDQUOT: "make room and run it again",
+    errno.EROFS: "give another folder",
+    errno.EACCES: "give another path, or its rights",
+}
 
 
 class InputError(ValueError):
@@ -35,16 +43,30 @@ def told(error: BaseException) -> str:
     Args:
         error: with its causes. MONAI wraps what goes wrong in a config, so the first of them says most.
     """
-    cause = _input_error(error)
+    cause = input_error(error)
     if cause is not None:
         return str(cause)
     *_, first = _causes(error)
     return f"{type(first).__name__}: {first}".splitlines()[0]
 
 
-def _input_error(error: BaseException) -> InputError | None:
-    """The one in a chain of causes."""
-    return next((each for each in _causes(error) if isinstance(each, InputError)), None)
+def input_error(error: BaseException) -> InputError | None:
+    """What the user can mend of an error: the ``InputError`` among its causes, else a disk that is full or closed."""
+    chain = list(_causes(error))
+    own = next((each for each in chain if isinstance(each, InputError)), None)
+    return own or next((_as_input_error(each) for each in chain if no_place(each)), None)
+
+
+def no_place(error: BaseException) -> bool:
+    """Whether a file system was full, or may not be written or read."""
+    return isinstance(error, OSError) and error.errno in _NO_PLACE
+
+
+def _as_input_error(error: BaseException) -> InputError:
+    assert isinstance(error, OSError)
+    assert error.errno is not None
+    # A file that fills up while it is written is not named.
+    return InputError(error.filename or "output", str(error.strerror), _NO_PLACE[error.errno])
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -55,11 +77,11 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def show_plainly() -> None:
-    """From here on an ``InputError`` ends the program with its own line on standard error, without a traceback."""
+    """From here on what a user can mend ends the program with one line on standard error, without a traceback."""
     previous = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        cause = _input_error(error)
+        cause = input_error(error)
         if cause is None:
             previous(kind, error, trace)
         else:

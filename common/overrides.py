@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import inspect
 import re
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
-from common.options import whole_number
+from common.options import number, whole_number
 
 __all__ = ["check_overrides"]
 
@@ -20,6 +21,7 @@ _LEAST = {
     "batch_size": 1, "max_epochs": 1, "max_steps": 1, "val_interval": 1, "save_interval": 1,
     "num_workers": 0, "patience": 0, "warmup_steps": 0,
 }  # fmt: skip
+_NUMBERS = ("learning_rate", "ema_momentum", "weight_decay")
 
 _TRACKING = {"tracking_uri", "experiment_name", "run_name"}
 
@@ -27,14 +29,14 @@ _TRACKING = {"tracking_uri", "experiment_name", "run_name"}
 def check_overrides(words: Sequence[str] | None = None) -> None:
     """Stop if the command line of MONAI's bundle runner overrides a key that none of its config files has.
 
-    Counts of epochs, steps, scans and processes are looked at too: with a 0 some fail after the data was read, others
-    save nothing.
+    Counts of epochs, steps, scans and processes are looked at too, and rates: with a 0 or a word some fail after the
+    data was read, others save nothing.
 
     Args:
         words: of the command line, the program first; by default those of the process. Other programs are left alone.
 
     Raises:
-        InputError: such a key, with the nearest one that there is; a count that is none.
+        InputError: such a key, with the nearest one that there is; a count or rate that is none.
     """
     words = sys.argv if words is None else words
     if not (words and Path(words[0]).parts[-3:-1] == ("monai", "bundle")):
@@ -54,20 +56,23 @@ def check_overrides(words: Sequence[str] | None = None) -> None:
             near = difflib.get_close_matches(key, known, n=1)
             remedy = f"did you mean --{near[0]}?" if near else "leave it away; the keys are in the bundle's README"
             raise InputError(f"--{option}", "is no key of the config", remedy)
-        if option in _LEAST:
-            _check_count(option, given[option])
+        _check_value(option, given[option])
         value = str(given[option])
         if option.endswith("_dir") and re.fullmatch(r"[\d_]+", value):
             raise InputError(f"--{option} {value}", "is taken for a number", f"write ./{value}")
 
 
-def _check_count(option: str, value: Any) -> None:
-    """Refuse a value that is no count; expressions and references of MONAI's parser are left to it."""
+def _check_value(option: str, value: Any) -> None:
+    """Refuse what is no count or no number where one is wanted; MONAI's expressions and references are left to it."""
     if isinstance(value, str):
         if value.startswith(("$", "@")):
             return
-        value = int(value) if re.fullmatch(r"[+-]?\d+", value) else value
-    whole_number(f"--{option}", value, _LEAST[option])
+        with contextlib.suppress(ValueError, SyntaxError):
+            value = literal_eval(value)
+    if option in _LEAST:
+        whole_number(f"--{option}", value, _LEAST[option])
+    elif option in _NUMBERS:
+        number(f"--{option}", value, 0)
 
 
 def _options(words: Sequence[str]) -> dict[str, Any]:

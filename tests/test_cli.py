@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -151,3 +152,14 @@ def test_table_brings_the_pages_that_are_there_up_to_date(tmp_path: Path, capsys
     assert code(*words) == 0
     assert capsys.readouterr().out.split() == [str(page)]
     assert page.read_text() != "<!-- results: bundle -->\n<!-- /results -->\n"
+
+
+def test_a_full_disk_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def full(*given: object) -> None:
+        raise RuntimeError("writer failed") from OSError(errno.ENOSPC, "No space left on device")
+
+    module = type(sys)("common.demo")
+    module.run = full  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "common.demo", module)
+    assert code("demo") == 2
+    assert capsys.readouterr().err == "error: output: No space left on device → make room and run it again\n"

@@ -68,7 +68,7 @@ RUNNER = ["/site-packages/monai/bundle/__main__.py", "run"]
 def configs(tmp_path: Path) -> str:
     for name, keys in (
         ("inference.json", {"min_size": 8, "output_dir": "eval", "network_def": {"channels": 1}}),
-        ("more.json", {"amp": True, "batch_size": 16, "patience": 0}),
+        ("more.json", {"amp": True, "batch_size": 16, "patience": 0, "learning_rate": 0.1}),
     ):
         (tmp_path / name).write_text(json.dumps(keys))
     (tmp_path / "args.json").write_text(json.dumps({"config_file": str(tmp_path / "inference.json"), "min_siz": 3}))
@@ -97,7 +97,14 @@ def test_a_count_that_is_none_is_refused(configs: str, words: list[str]) -> None
         check_overrides([*RUNNER, "--config_file", configs, *words])
 
 
-def test_counts_and_expressions_pass(configs: str) -> None:
+@pytest.mark.parametrize(("rate", "problem"), [("fast", "'fast': is no number"), ("-1e-3", "a number of 0 or more")])
+def test_a_rate_that_is_none_is_refused(configs: str, rate: str, problem: str) -> None:
+    with pytest.raises(InputError, match=f"--learning_rate .*{problem}"):
+        check_overrides([*RUNNER, "--config_file", configs, "--learning_rate", rate])
+
+
+def test_counts_rates_and_expressions_pass(configs: str) -> None:
+    check_overrides([*RUNNER, "--config_file", configs, "--learning_rate=5e-4"])
     check_overrides([*RUNNER, "--config_file", configs, "--batch_size", "4", "--patience=0"])
     check_overrides([*RUNNER, "--config_file", configs, "--batch_size", "$2 * 2"])
 

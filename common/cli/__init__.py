@@ -11,7 +11,7 @@ from common.cli.bundles import BundleCommands
 from common.cli.data import DataCommands
 from common.cli.evaluation import EvaluationCommands
 from common.cli.words import checked_words
-from common.errors import InputError
+from common.errors import input_error
 
 __all__ = ["Zoo", "main"]
 
@@ -21,7 +21,7 @@ class Zoo(DataCommands, EvaluationCommands, BundleCommands):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line; input that cannot be used ends in one line on stderr and exit code 2.
+    """Run the command line; input that cannot be used, or a full disk, ends in one line on stderr and exit code 2.
 
     Args:
         argv: the words behind the program's name; None takes those of the process.
@@ -29,6 +29,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         words = checked_words(sys.argv[1:] if argv is None else argv, Zoo)
         fire.Fire(Zoo(), command=words, name="anomaly-zoo")
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except Exception as error:
+        cause = input_error(error)
+        if cause is None:
+            raise
+        print(f"error: {cause}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +19,7 @@ from common.data import (
     require_highdicom,
     searched_folder,
 )
-from common.errors import InputError
+from common.errors import InputError, no_place
 from common.files import check_writable
 from common.inferers.journal import Journal
 
@@ -121,9 +120,7 @@ class CaseEvaluator(SupervisedEvaluator):
 
 def concerns_all(error: BaseException) -> bool:
     """Whether an error would meet every further case too: no place to write, or no device to compute on."""
-    if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES)
-    return isinstance(error, RuntimeError) and not isinstance(error, InputError) and "CUDA error" in str(error)
+    return no_place(error) or (isinstance(error, RuntimeError) and "CUDA error" in str(error))
 
 
 def _named(batch: Mapping[str, Any], case: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,7 +26,7 @@ def check_weights(path: str | Path) -> None:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(path, "no such file of weights", "give --weights PATH, train, or download the bundle again")
+        raise InputError(path, "no such file of weights", "give the path of one, train, or download the bundle again")
     expected = _read_hashes(path.parent).get(path.name)
     if expected is not None and sha256(path) != expected:
         raise InputError(
@@ -92,13 +92,12 @@ def save_weights(network: nn.Module, path: str | Path, dtype: torch.dtype = torc
     Both files appear whole or not at all. Returns the hash.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     state = {key: value.detach().cpu() for key, value in network.state_dict().items()}
     state = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()}
-    partial = path.with_name(path.name + ".partial")
-    torch.save(state, partial)
-    digest = sha256(partial)
-    os.replace(partial, path)
+    buffer = io.BytesIO()  # with a path, a full disk ends the process
+    torch.save(state, buffer)
+    write_atomic(path, buffer.getvalue())
+    digest = sha256(path)
     hashes = _read_hashes(path.parent) | {path.name: digest}
     lines = "".join(f"{value}  {name}\n" for name, value in sorted(hashes.items()))
     write_atomic(path.parent / HASH_FILE, lines.encode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import logging
 import os
 from collections.abc import Callable
@@ -119,7 +120,9 @@ def _dynamic_shapes(inputs: list[NetworkInput], free: bool) -> list[dict[int, An
 
 def _save(program: torch.export.ExportedProgram, path: Path, format: str, names: list[str]) -> None:
     if format == "pt2":
-        torch.export.save(program, path)
+        buffer = io.BytesIO()  # with a path, a full disk ends the process
+        torch.export.save(program, buffer)
+        path.write_bytes(buffer.getvalue())
         return
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]

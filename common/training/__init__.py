@@ -19,7 +19,7 @@ from common.training.masking import MaskedBatch
 from common.training.patched import PatchedBatch
 from common.training.progress import Progress, TrainingReport
 from common.training.variational import HybridLoss, variance_target
-from common.training.workflow import TrainingRun, ValidationRun, training_loader
+from common.training.workflow import TrainingRun, ValidationRun, begin, training_loader
 
 __all__ = [
     "Calibration",
@@ -49,6 +49,7 @@ __all__ = [
     "TrainingRun",
     "ValidationRun",
     "WeightsSaver",
+    "begin",
     "freeze",
     "training_loader",
     "variance_target",

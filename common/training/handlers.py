@@ -118,7 +118,7 @@ class Checkpoints:
         """
         objects = {**self.objects, "trainer": trainer}
         if self.resume:
-            _restore(objects, Path(self.resume))
+            _restore(objects, check_checkpoint(self.resume))
         # On every rank: making a saver is a collective operation; rank 0 alone writes.
         saver = Checkpoint(
             objects,
@@ -129,11 +129,20 @@ class Checkpoints:
         trainer.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval) | Events.COMPLETED, saver)
 
 
-def _restore(objects: Mapping[str, Any], path: Path) -> None:
-    if not path.is_file():
+def check_checkpoint(path: str | Path) -> Path:
+    """The path, if there is a file.
+
+    Raises:
+        InputError: there is none.
+    """
+    if not Path(path).is_file():
         raise InputError(path, "no such checkpoint", "give --resume the path of a checkpoint_<epoch>.pt")
+    return Path(path)
+
+
+def _restore(objects: Mapping[str, Any], path: Path) -> None:
     trainer, scheduler = objects["trainer"], objects["lr_scheduler"]
-    max_epochs = trainer.state.max_epochs
+    max_epochs, epoch_length = trainer.state.max_epochs, trainer.state.epoch_length
     asked = {key: vars(scheduler)[key] for key in _ASKED if key in vars(scheduler)}
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -142,6 +151,9 @@ def _restore(objects: Mapping[str, Any], path: Path) -> None:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         remedy = "use a checkpoint of this configuration"
         raise InputError(path, f"cannot be resumed from ({reason})", remedy) from error
+    if epoch_length not in (None, trainer.state.epoch_length):
+        problem = f"is of a training with {trainer.state.epoch_length} steps an epoch, this one has {epoch_length}"
+        raise InputError(path, problem, "resume with the same scans and --batch_size, or begin anew with --finetune")
     # The configuration may ask for more epochs than the first run did, or for another learning rate.
     trainer.state.max_epochs = max_epochs
     vars(scheduler).update(asked)

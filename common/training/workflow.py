@@ -12,6 +12,7 @@ from ignite.handlers.tqdm_logger import ProgressBar
 from monai.data import DataLoader, DistributedSampler
 from monai.handlers import LrScheduleHandler, StatsHandler, TensorBoardStatsHandler, from_engine
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.utils.data import Dataset
 
 from common.data import Scaling
@@ -23,10 +24,33 @@ from common.training.handlers import (
     ReproducibleEpochs,
     TensorBoardDenoising,
     WeightsSaver,
+    check_checkpoint,
 )
 from common.training.progress import Progress, TrainingReport
 
-__all__ = ["TrainingRun", "ValidationRun", "training_loader"]
+__all__ = ["TrainingRun", "ValidationRun", "begin", "training_loader"]
+
+
+def begin(batch: DenoisingBatch, optimizer: Optimizer, output_dir: str, resume: str = "", rank: int = 0) -> None:
+    """Stop for what a training cannot begin with, before its scans are read, which takes minutes.
+
+    The two objects are not looked at: that a config could make them means that levels, weights to begin with, frozen
+    parts and the device exist.
+
+    Args:
+        batch: of the training.
+        optimizer: of its network.
+        output_dir: to write to; made if it is not there.
+        resume: a checkpoint to go on from; empty starts anew.
+        rank: of the process; only the first writes.
+
+    Raises:
+        InputError: nothing can be written into the output folder, or there is no such checkpoint.
+    """
+    if rank == 0:
+        check_writable(output_dir)
+    if resume:
+        check_checkpoint(resume)
 
 
 def training_loader(
@@ -54,9 +78,6 @@ class TrainingRun:
         patience: validations without a better loss before training ends with the best network (see ``Progress``).
         seed: of the run.
         rank: of the process; only the first logs and writes.
-
-    Raises:
-        InputError: nothing can be written into the output folder.
     """
 
     def __init__(
@@ -76,8 +97,6 @@ class TrainingRun:
         seed: int = 0,
         rank: int = 0,
     ) -> None:
-        if rank == 0:
-            check_writable(output_dir)
         # A CPU takes up to a hundred times as long for gradients below 1e-38, of which `dae` has many.
         torch.set_flush_denormal(True)
         loss = from_engine(["loss"], first=True)
@@ -117,9 +136,6 @@ class ValidationRun:
         output_dir: of TensorBoard.
         levels: to show.
         rank: of the process; only the first logs.
-
-    Raises:
-        InputError: as ``TrainingRun``.
     """
 
     def __init__(
@@ -133,7 +149,6 @@ class ValidationRun:
     ) -> None:
         self.handlers: list[Any] = [StatsHandler(iteration_log=False)]
         if rank == 0:
-            check_writable(output_dir)
             self.handlers.append(TensorBoardStatsHandler(log_dir=output_dir, iteration_log=False))
             self.handlers.append(TensorBoardDenoising(output_dir, batch, network, levels))
 

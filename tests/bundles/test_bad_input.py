@@ -111,7 +111,7 @@ DATA = {
     "no data": Refusal(lambda folder: {}, "dataset_dir", "is not given", "--dataset_dir"),
 }
 SETTINGS = {
-    "weights": Refusal(with_option(weights="/no/model.pt"), "/no/model.pt", "no such file", "--weights"),
+    "weights": Refusal(with_option(weights="/no/model.pt"), "/no/model.pt", "no such file", "path of one"),
     "spacing": Refusal(with_option(spacing="zigzag"), "spacing 'zigzag'", "not known", "linspace"),
     "map": Refusal(with_option(anomaly_map="guess"), "anomaly map 'guess'", "not known", "residual"),
     "device": Refusal(with_option(device="cuda"), "device 'cuda'", "not on this machine", "leave --device away"),
@@ -234,6 +234,25 @@ def test_settings_that_cannot_be_used(name: str, overrides: Any, tmp_path: Path)
 def test_training_on_a_device_that_is_not_there(healthy_pictures: Path, tmp_path: Path) -> None:
     options = {**zoo.training_overrides(zoo.named("thor")), "dataset_dir": str(healthy_pictures), "device": "cuda"}
     check(refused(options, tmp_path / "output", config="train.json"), SETTINGS["device"])
+
+
+@pytest.mark.parametrize(
+    ("option", "problem"),
+    [
+        ({"finetune": "/no/model.pt"}, "/no/model.pt: no such file of weights"),
+        ({"resume": "/no/checkpoint.pt"}, "/no/checkpoint.pt: no such checkpoint"),
+        ({"freeze": "attic"}, "freeze 'attic'"),
+        ({"train_levels": [5, 2000]}, "levels"),
+    ],
+)
+@pytest.mark.parametrize("config", ["train.json", "finetune.json"])
+def test_options_of_a_training_are_looked_at_before_its_scans(
+    config: str, option: dict[str, Any], problem: str, tmp_path: Path
+) -> None:
+    options = {**zoo.training_overrides(zoo.named("thor")), "finetune": "", **data(tmp_path / "no scans"), **option}
+    with pytest.raises((RuntimeError, InputError)) as caught:
+        zoo.run(zoo.named("thor"), "train.json", config, output_dir=str(tmp_path / "runs"), **options)
+    assert problem in str(zoo.input_error(caught.value))
 
 
 def test_training_into_a_folder_that_cannot_be_written(healthy_pictures: Path, tmp_path: Path) -> None:

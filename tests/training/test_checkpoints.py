@@ -19,7 +19,13 @@ STEPS = 4  # of an epoch
 
 
 def rates(
-    folder: Path, epochs: int, resume: str = "", rate: float = 1.0, patience: int = 0, losses: tuple[float, ...] = ()
+    folder: Path,
+    epochs: int,
+    resume: str = "",
+    rate: float = 1.0,
+    patience: int = 0,
+    losses: tuple[float, ...] = (),
+    length: int = STEPS,
 ) -> list[float]:
     """Train; give the learning rate of each step."""
     network = torch.nn.Linear(1, 1)
@@ -39,6 +45,7 @@ def rates(
 
     trainer = Engine(step)
     trainer.state.max_epochs = epochs
+    trainer.state.epoch_length = length  # as MONAI's trainers have it, from their data
     LrScheduleHandler(schedule, epoch_level=False, print_lr=False).attach(trainer)
 
     def validate(engine: Engine) -> None:
@@ -49,7 +56,7 @@ def rates(
     progress.attach(trainer)
     objects = {"network": network, "optimizer": optimizer, "lr_scheduler": schedule, "progress": progress}
     Checkpoints(objects, str(folder), resume=resume).attach(trainer)
-    trainer.run(torch.ones(STEPS, 1), max_epochs=epochs)
+    trainer.run(torch.ones(length, 1), max_epochs=epochs)
     return seen
 
 
@@ -80,3 +87,12 @@ def test_nor_one_whose_patience_has_ended(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has ended, with epoch 3 → give a higher --max_epochs"):
         rates(tmp_path / "rest", 6, checkpoint, patience=2, losses=losses)
     assert len(rates(tmp_path / "rest", 6, checkpoint, patience=3, losses=losses)) == 3 * STEPS
+
+
+def test_other_batches_are_no_continuation(tmp_path: Path) -> None:
+    """Its epochs would have as many steps as before, and the learning rate would follow another count."""
+    rates(tmp_path, 2)
+    with pytest.raises(
+        InputError, match=r"with 4 steps an epoch, this one has 3 → resume with the same scans and --batch"
+    ):
+        rates(tmp_path / "rest", 4, str(tmp_path / "checkpoint_2.pt"), length=3)
