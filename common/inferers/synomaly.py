@@ -18,6 +18,8 @@ from common.samplers import Callback, multistage
 
 __all__ = ["SynomalyInferer", "blurred_difference", "suspicious_regions"]
 
+_BLURRED = "blurred"  # the map that is the method's own
+
 
 def blurred_difference(x: Tensor, healthy: Tensor, blur: int) -> Tensor:
     """Absolute difference of two blurred images (B, C, …), mean over channels: (B, 1, …)."""
@@ -39,8 +41,7 @@ def suspicious_regions(difference: Tensor, threshold: float, min_size: int) -> T
 class SynomalyInferer(AnomalyInferer):
     """One-step estimates of the healthy image, in stages: what differed is replaced before the next noising.
 
-    The map is the blurred difference of the input and the last estimate, in [0, 1], raw. What is thresholded and
-    cleaned of small components only drives the stages.
+    What is thresholded and cleaned of small components only drives the stages; the map is raw.
 
     Args:
         noise_level: level to noise to.
@@ -49,7 +50,9 @@ class SynomalyInferer(AnomalyInferer):
         blur: odd side of the Gaussian kernel on the difference, in pixels; 1 does not blur.
         difference_threshold: what counts as suspicious, in the model's range of [-1, 1] as in the paper.
         min_component: least pixels of a suspicious component.
-        **kwargs: of ``AnomalyInferer``; the map is the method's own.
+        anomaly_map: of the input and the last estimate; ``blurred`` is the paper's, the absolute difference of both
+            images blurred, in [0, 1]; or one that every method has.
+        **kwargs: of ``AnomalyInferer``.
 
     Raises:
         InputError: a level that the schedule does not have, no stage, or an even blur.
@@ -64,9 +67,11 @@ class SynomalyInferer(AnomalyInferer):
         blur: int = 5,
         difference_threshold: float = 0.2,
         min_component: int = 30,
+        anomaly_map: str = _BLURRED,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(anomaly_map="residual" if anomaly_map == _BLURRED else anomaly_map, **kwargs)
+        self.blurred = anomaly_map == _BLURRED
         self.timesteps = [*self.check_levels([noise_level]), CLEAN]
         self.max_stages, self.tolerance = whole_number("max_stages", max_stages, 1), tolerance
         self.blur, self.difference_threshold = odd_number("blur", blur), difference_threshold
@@ -98,4 +103,4 @@ class SynomalyInferer(AnomalyInferer):
             callback=callback,
         )
         healthy = to_image_range(x0)
-        return Restored(blurred_difference(image, healthy, self.blur), healthy)
+        return Restored(blurred_difference(image, healthy, self.blur) if self.blurred else None, healthy)

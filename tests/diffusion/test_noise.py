@@ -179,13 +179,25 @@ def test_synomaly_adds_blobs_inside_the_body(name):
     assert len(change.unique()) > 4
 
 
+def test_synomaly_of_both_directions_draws_one_for_each_image():
+    x, generators = image(40, 1, 64, 64), case_generators(range(40))
+    change = SynomalyNoise(direction=0.0)(x, generators) - NOISES["gaussian"](x, case_generators(range(40)))
+    strongest = [case[case.abs().argmax()].item() for case in change.flatten(1)]
+    assert 10 < sum(each > 0 for each in strongest) < 30
+    assert all(0.5 - 1e-4 <= abs(each) < 1.5 for each in strongest)
+    for case, each in zip(change.flatten(1), strongest, strict=True):  # no image has both
+        assert ((case * each) >= -1e-4).all()
+    with pytest.raises(InputError, match=r"direction 0\.5: is none → give 1 \(brighter\), -1 \(darker\) or 0 \(both\)"):
+        SynomalyNoise(direction=0.5)
+
+
 @pytest.mark.parametrize("sigma", [3.0, 7.0])
 def test_synomaly_blur_is_scipys(sigma):
     """Side 8σ + 1 is a radius of 4σ; blobs from scipy's filter must be ours, voxel by voxel."""
     noise = torch.randn(1, 1, 40, 50, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     blurred = ndimage.gaussian_filter(noise[0, 0].numpy(), sigma, mode="mirror", truncate=4)
     expected = (blurred - blurred.min()) / np.ptp(blurred) * 255 > 175
-    combined = SynomalyNoise(sigma=sigma).combine(noise, torch.tensor([0.5]), torch.tensor(True))
+    combined = SynomalyNoise(sigma=sigma).combine(noise, torch.tensor([1.0]), torch.tensor(True))
     np.testing.assert_array_equal((combined - noise)[0, 0].numpy() > 0.5, expected)
 
 
@@ -201,9 +213,9 @@ def test_synomaly_blur_is_scipys(sigma):
 def test_synomaly_of_the_authors(noise, added, pixels, masked):
     assert isinstance(noise, SynomalyNoise)
     drawn = torch.from_numpy(np.random.RandomState(0).randn(128, 128))[None, None]
-    strength = torch.rand(1, generator=torch.Generator().manual_seed(0))
+    change = noise.direction * (noise.offset + torch.rand(1, generator=torch.Generator().manual_seed(0)))
     region = torch.ones(1, 1, 128, 128, dtype=torch.bool)
-    combined = noise.combine(drawn, strength, region)
+    combined = noise.combine(drawn, change, region)
     assert int((combined != drawn).sum()) == pixels
     assert (combined - drawn)[combined != drawn].tolist() == pytest.approx([added] * pixels, abs=1e-5)
     if noise == SynomalyNoise():
@@ -211,7 +223,7 @@ def test_synomaly_of_the_authors(noise, added, pixels, masked):
         assert [combined.min().item(), combined.max().item()] == pytest.approx([-3.740101, 4.208104], abs=1e-4)
         assert combined.flatten()[[0, -1]].tolist() == pytest.approx([1.764052, 1.962257], abs=1e-4)
     region[..., :40] = False
-    assert int((noise.combine(drawn, strength, region) != drawn).sum()) == masked
+    assert int((noise.combine(drawn, change, region) != drawn).sum()) == masked
 
 
 def test_unknown_noise_is_refused():

@@ -218,3 +218,14 @@ def test_the_way_back_may_have_noise_of_its_own():
     drawn.clear()
     partial_diffusion(denoiser, x, [50, 20, -1], noise=recording("up"))
     assert drawn == ["up", "up"]
+
+
+def test_synomaly_takes_the_maps_of_others():
+    image = torch.rand(2, 1, 12, 10, generator=torch.Generator().manual_seed(1))
+    results = {name: synomaly(anomaly_map=name)(image, Healer(), seeds=[1, 2]) for name in ("blurred", "residual")}
+    healthy = results["residual"]["pseudo_healthy"]
+    torch.testing.assert_close(results["blurred"]["pseudo_healthy"], healthy)
+    torch.testing.assert_close(results["residual"]["anomaly_map"], (image - healthy).abs())
+    assert not torch.allclose(results["blurred"]["anomaly_map"], results["residual"]["anomaly_map"], atol=1e-3)
+    with pytest.raises(InputError, match="anomaly map 'guess'"):
+        synomaly(anomaly_map="guess")
