@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from common.errors import InputError
 
-__all__ = ["flag", "number", "odd_number", "whole_number"]
+__all__ = ["choice", "flag", "number", "odd_number", "whole_number"]
+
+
+def choice(name: str, value: Any, known: Iterable[str]) -> str:
+    """``value`` if it is one of the words that are known.
+
+    Raises:
+        InputError: it is not.
+    """
+    words = list(known)
+    if not isinstance(value, str) or value not in words:
+        raise InputError(f"{name} {value!r}", "is not known", f"choose one of {words}")
+    return value
 
 
 def flag(name: str, value: Any) -> bool:

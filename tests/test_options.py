@@ -5,13 +5,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
 
 from common.anomaly import PostProcessd
 from common.data import Preprocessing
-from common.diffusion import NoiseSchedule
+from common.diffusion import NoiseSchedule, SimplexNoise
 from common.errors import InputError
-from common.inferers import Journal, PartialDiffusionInferer
-from common.options import flag, number, whole_number
+from common.inferers import (
+    ANDiInferer,
+    AutoDDPMInferer,
+    ClassifierGuidedInferer,
+    EnsembleInferer,
+    FusionInferer,
+    Journal,
+    MahalanobisInferer,
+    PartialDiffusionInferer,
+    PatchedInferer,
+)
+from common.options import choice, flag, number, whole_number
 from common.overrides import check_overrides
 
 
@@ -59,6 +70,74 @@ def test_numbers(value: Any) -> None:
 def test_are_refused_when_a_thing_is_made(made: Any, words: str) -> None:
     with pytest.raises(InputError, match=words):
         made()
+
+
+NETWORK = nn.Conv2d(1, 1, 1)
+METHODS: dict[Any, dict[str, Any]] = {
+    ANDiInferer: {},
+    AutoDDPMInferer: {},
+    EnsembleInferer: {},
+    FusionInferer: {"classifier": NETWORK, "autoencoder": NETWORK},
+    ClassifierGuidedInferer: {"classifier": NETWORK},
+    MahalanobisInferer: {},
+    PatchedInferer: {},
+}
+
+
+@pytest.mark.parametrize("value", ["abc", [], [1], -1])
+@pytest.mark.parametrize(
+    ("method", "option"),
+    [
+        (ANDiInferer, "lower_level"),
+        (ANDiInferer, "upper_level"),
+        (ANDiInferer, "num_inference_steps"),
+        (ANDiInferer, "channels"),
+        (ANDiInferer, "noise"),
+        (AutoDDPMInferer, "mask_percentile"),
+        (AutoDDPMInferer, "spacing"),
+        (AutoDDPMInferer, "perceptual"),
+        (EnsembleInferer, "offset"),
+        (EnsembleInferer, "polarity"),
+        (FusionInferer, "saliency_steps"),
+        (FusionInferer, "saliency_step_size"),
+        (FusionInferer, "saliency_penalty"),
+        (FusionInferer, "saliency_quantile"),
+        (ClassifierGuidedInferer, "guidance_level"),
+        (ClassifierGuidedInferer, "sampler"),
+        (ClassifierGuidedInferer, "task"),
+        (MahalanobisInferer, "num_reconstructions"),
+        (MahalanobisInferer, "ridge"),
+        (MahalanobisInferer, "anomaly_map"),
+        (PatchedInferer, "patch_size"),
+        (PatchedInferer, "overlap"),
+    ],
+)
+def test_of_methods_are_refused_by_name(method: Any, option: str, value: Any) -> None:
+    name = option.replace("anomaly_", "anomaly ").replace("levels", "level")
+    with pytest.raises(InputError, match=name):
+        method(schedule=NoiseSchedule(), **METHODS[method], **{option: value})
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"octaves": 0}, "octaves 0"),
+        ({"octaves": "many"}, "octaves 'many'"),
+        ({"persistence": [1]}, r"persistence \[1\]"),
+        ({"wavelength": 0}, "wavelength 0: is not above 0"),
+        ({"wavelength": None}, "wavelength None"),
+    ],
+)
+def test_of_simplex_noise(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        SimplexNoise(**options)
+
+
+def test_a_word_that_is_not_known_is_told_with_those_that_are() -> None:
+    assert choice("spacing", "a", ("a", "b")) == "a"
+    for value in ("c", 3, None, ["a"]):
+        with pytest.raises(InputError, match=r"is not known → choose one of \['a', 'b'\]"):
+            choice("spacing", value, ("a", "b"))
 
 
 RUNNER = ["/site-packages/monai/bundle/__main__.py", "run"]

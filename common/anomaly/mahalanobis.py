@@ -10,6 +10,7 @@ from torch import Tensor
 
 from common.anomaly.filters import grey_closing
 from common.errors import InputError
+from common.options import choice, number
 
 __all__ = ["body_region", "check_mahalanobis", "mahalanobis"]
 
@@ -37,7 +38,7 @@ def check_mahalanobis(count: int, ridge: float) -> None:
     """
     if count < 2:
         raise InputError(f"{count} reconstructions", "have no covariance", "make at least 2")
-    if ridge <= 0:
+    if number("ridge", ridge) <= 0:
         raise InputError(f"ridge {ridge}", "leaves the covariance singular", "use a small positive number, e.g. 0.01")
 
 
@@ -76,8 +77,7 @@ def mahalanobis(
     """
     count = reconstructions.shape[0]
     check_mahalanobis(count, ridge)
-    if terms not in ("whitened", "product"):
-        raise InputError(f"terms '{terms}'", "are not known", "choose 'whitened' or 'product'")
+    choice("terms", terms, ("whitened", "product"))
 
     # 1. Centred on the mean; what lies outside the region varies with nothing and is nowhere off the mean.
     inside = torch.ones_like(image) if region is None else (region > 0).expand_as(image)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial, reduce
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from common.anomaly.filters import gaussian_smooth, tv_denoise
 from common.errors import InputError
+from common.options import choice
 
 __all__ = [
     "MAPS",
@@ -51,12 +52,11 @@ def magnitude(difference: Tensor, polarity: Polarity = "both") -> Tensor:
     Raises:
         InputError: unknown polarity.
     """
+    choice("polarity", polarity, get_args(Polarity))
     if polarity == "bright":
         difference = difference.clamp(min=0)
     elif polarity == "dark":
         difference = difference.clamp(max=0)
-    elif polarity != "both":
-        raise InputError(f"polarity '{polarity}'", "is not known", "choose 'both', 'bright' or 'dark'")
     return difference.abs().mean(dim=1, keepdim=True)
 
 
@@ -130,7 +130,7 @@ def get_map(name: str, extra: dict[str, AnomalyMap] | None = None) -> AnomalyMap
         InputError: no such map.
     """
     known = {**MAPS, **(extra or {})}
-    factors = [part.strip() for part in name.split("*")]
+    factors = [part.strip() for part in str(name).split("*")]
     unknown = [part for part in factors if part not in known]
     if unknown:
         remedy = f"choose from {sorted(known)}, or a product a*b"

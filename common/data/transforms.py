@@ -19,6 +19,7 @@ from scipy import ndimage
 from common.data.brain_mask import MNI_AFFINE, MNI_SHAPE, estimate_brain_mask, mni_brain_mask
 from common.data.kinds import is_dicom, kind
 from common.errors import InputError
+from common.options import choice
 
 __all__ = [
     "AntiAliasd",
@@ -109,8 +110,7 @@ class BrainMaskd(Transform):
     METHODS = ("auto", "mni", "none")
 
     def __init__(self, method: str = "auto") -> None:
-        if method not in self.METHODS:
-            raise InputError(f"brain_mask '{method}'", "is not known", f"choose one of {list(self.METHODS)}")
+        choice("brain_mask", method, self.METHODS)
         self.method = method
 
     def __call__(self, data: Data) -> dict[Hashable, Any]:
@@ -163,8 +163,7 @@ class SelectLeveld(Cropd):
 
     def __init__(self, keys: KeysCollection, range_mm: tuple[float, float] | None, space: str = "auto") -> None:
         super().__init__(keys, cropper=Crop(), allow_missing_keys=True)
-        if space not in ("auto", "mni", "native"):
-            raise InputError(f"space '{space}'", "is not known", "choose 'auto', 'mni' or 'native'")
+        choice("space", space, ("auto", "mni", "native"))
         if range_mm is not None and not range_mm[0] < range_mm[1]:
             raise InputError(f"slice_range_mm {list(range_mm)}", "is empty", "give [lowest, highest] in mm")
         self.range_mm, self.space = range_mm, space

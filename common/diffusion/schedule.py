@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import InputError
+from common.options import choice
 
 __all__ = ["BETA_SCHEDULES", "CLEAN", "Level", "NoiseSchedule"]
 
@@ -67,8 +68,7 @@ class NoiseSchedule(nn.Module):
 
     def __init__(self, name: str = "linear", steps: int = 1000, **parameters: float) -> None:
         super().__init__()
-        if name not in BETA_SCHEDULES:
-            raise InputError(f"schedule '{name}'", "is not known", f"choose one of {sorted(BETA_SCHEDULES)}")
+        choice("schedule", name, BETA_SCHEDULES)
         if steps < 2:
             raise InputError(f"schedule with {steps} steps", "has no levels to step between", "use at least 2")
         self.name, self.steps, self.options = name, steps, dict(parameters)

@@ -12,6 +12,7 @@ import numpy as np
 
 from common.diffusion.schedule import CLEAN
 from common.errors import InputError
+from common.options import choice
 
 __all__ = ["SPACINGS", "nearest_levels", "sampling_levels"]
 
@@ -54,8 +55,7 @@ def sampling_levels(start: int, num_inference_steps: int, spacing: str = "linspa
     Raises:
         InputError: unknown spacing, negative start, or more steps than there are levels.
     """
-    if spacing not in SPACINGS:
-        raise InputError(f"spacing '{spacing}'", "is not known", f"choose one of {sorted(SPACINGS)}")
+    choice("spacing", spacing, SPACINGS)
     if start < 0:
         raise InputError(f"start level {start}", "is below the first noisy level", "use 0 or more")
     if not 1 <= num_inference_steps <= start + 1:

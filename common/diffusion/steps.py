@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from torch import Tensor
 from common.diffusion.prediction import Prediction
 from common.diffusion.schedule import CLEAN, NoiseSchedule
 from common.errors import InputError
+from common.options import choice
 
 __all__ = ["Variance", "between", "ddim_step", "ddpm_step", "forward_step"]
 
@@ -50,8 +51,7 @@ def ddpm_step(
     """
     if t_next >= t:
         raise InputError(f"DDPM step {t} → {t_next}", "does not go down", "use ddim_step to go up")
-    if variance not in ("fixed_small", "fixed_large", "learned"):
-        raise InputError(f"variance '{variance}'", "is not known", "choose 'fixed_small', 'fixed_large' or 'learned'")
+    choice("variance", variance, get_args(Variance))
     if variance == "learned" and prediction.variance is None:
         raise InputError("variance 'learned'", "is not what this network says", "choose 'fixed_small' or 'fixed_large'")
     alpha_bar, alpha_bar_next = schedule.alpha_bar(t), schedule.alpha_bar(t_next)

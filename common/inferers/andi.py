@@ -13,6 +13,7 @@ from common.diffusion import Clip, to_image_range, to_model_range
 from common.errors import InputError
 from common.inferers.base import AnomalyInferer, Restored
 from common.networks import Denoiser
+from common.options import choice, whole_number
 from common.samplers import Callback, reverse_deviation
 
 __all__ = ["ANDiInferer"]
@@ -49,15 +50,15 @@ class ANDiInferer(AnomalyInferer):
     ) -> None:
         super().__init__(clip=clip, **kwargs)
         self.timesteps = self._between(lower_level, upper_level, num_inference_steps)
-        if channels not in ("max", "mean"):
-            raise InputError(f"channels '{channels}'", "cannot be joined so", "choose 'max' or 'mean'")
+        choice("channels", channels, ("max", "mean"))
         self.channels = channels
 
     def _between(self, lower: int, upper: int, count: int | None) -> Sequence[int]:
+        lower, upper = whole_number("lower_level", lower, 0), whole_number("upper_level", upper, 1)
         if not 0 <= lower < upper <= self.schedule.steps:
             raise InputError(f"levels from {lower} to {upper}", "are not in the schedule", "use 0 ≤ lower < upper ≤ T")
-        count = upper - lower if count is None else count
-        if not 1 <= count <= upper - lower:
+        count = upper - lower if count is None else whole_number("num_inference_steps", count, 1)
+        if count > upper - lower:
             raise InputError(
                 f"num_inference_steps {count}", f"does not fit {upper - lower} levels", f"use 1 to {upper - lower}"
             )

@@ -61,7 +61,7 @@ class AutoDDPMInferer(AnomalyInferer):
     ) -> None:
         check_perceptual(perceptual)
         super().__init__(anomaly_map=anomaly_map or f"residual*{perceptual}", **kwargs)
-        if not 0 <= mask_percentile <= 100:
+        if number("mask_percentile", mask_percentile, 0) > 100:
             raise InputError(f"mask_percentile {mask_percentile}", "is no percentile", "use 0 to 100")
         self.timesteps = self.levels(noise_level, num_inference_steps, spacing)
         self.inpaint_timesteps = self.levels(inpaint_level, inpaint_steps, spacing)

@@ -27,7 +27,7 @@ from common.diffusion import (
 )
 from common.errors import InputError
 from common.networks import Denoiser
-from common.options import flag, whole_number
+from common.options import choice, flag, whole_number
 from common.samplers import Callback
 
 __all__ = ["AnomalyInferer", "Restored", "check_perceptual"]
@@ -109,8 +109,7 @@ class AnomalyInferer(Inferer):
         progress: bool = True,
     ) -> None:
         super().__init__()
-        if output not in ("dict", "anomaly_map"):
-            raise InputError(f"output '{output}'", "is not known", "choose 'dict' or 'anomaly_map'")
+        choice("output", output, ("dict", "anomaly_map"))
         get_map(anomaly_map, {"feature": _unbound, "lpips": _unbound})
         self.schedule, self.prediction_type, self.clip = schedule, prediction_type, clip
         self.map_name, self.noise = anomaly_map, get_noise(noise)
@@ -323,8 +322,7 @@ def check_perceptual(name: str) -> None:
     Raises:
         InputError: it is not.
     """
-    if name not in ("feature", "lpips"):
-        raise InputError(f"perceptual '{name}'", "is not known", "choose 'feature' or 'lpips'")
+    choice("perceptual", name, ("feature", "lpips"))
 
 
 def _source(inputs: Tensor) -> str:

@@ -18,10 +18,9 @@ from common.anomaly import (
     resolve_statistics,
 )
 from common.diffusion import to_image_range, to_model_range
-from common.errors import InputError
 from common.inferers.base import AnomalyInferer, Restored
 from common.networks import Denoiser
-from common.options import number, whole_number
+from common.options import choice, number, whole_number
 from common.samplers import Callback, estimates, has_pairs
 
 __all__ = ["EnsembleInferer"]
@@ -65,13 +64,12 @@ class EnsembleInferer(AnomalyInferer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if normalise not in ("spread", "residual", "mahalanobis"):
-            raise InputError(f"normalise '{normalise}'", "is not known", "choose 'spread', 'residual' or 'mahalanobis'")
+        choice("normalise", normalise, ("spread", "residual", "mahalanobis"))
         samples = range(whole_number("num_samples", num_samples, 1))
         self.timesteps = [level for level in self.check_levels(noise_levels) for _ in samples]
         if normalise == "mahalanobis":
             check_mahalanobis(len(self.timesteps), ridge)
-        self.normalise, self.offset, self.ridge = normalise, offset, ridge
+        self.normalise, self.offset, self.ridge = normalise, number("offset", offset), number("ridge", ridge)
         self.statistics = resolve_statistics(statistics)
         self.polarity: Polarity = polarity
         self.tv_weight = number("tv_weight", tv_weight, 0)

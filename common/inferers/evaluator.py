@@ -22,6 +22,7 @@ from common.data import (
 from common.errors import InputError, no_place
 from common.files import check_writable
 from common.inferers.journal import Journal
+from common.options import choice
 
 __all__ = ["FORMATS", "CaseEvaluator", "concerns_all", "inference_cases"]
 
@@ -52,8 +53,7 @@ def inference_cases(
         InputError: as ``load_cases``; DICOM asked for where it cannot be written; or an output folder that cannot be
             written, or lies within the input.
     """
-    if output_format not in FORMATS:
-        raise InputError(f"output_format '{output_format}'", "is not known", f"choose one of {list(FORMATS)}")
+    choice("output_format", output_format, FORMATS)
     if str(dataset_dir) and (folder := searched_folder(dataset_dir)):
         _refuse_within(journal.output_dir, folder)
     check_writable(journal.output_dir)

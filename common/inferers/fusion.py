@@ -11,7 +11,7 @@ from common.anomaly import counterfactual_saliency, saliency_mask
 from common.diffusion import Clip, Variance, to_image_range, to_model_range
 from common.inferers.base import AnomalyInferer, Restored
 from common.networks import Denoiser, ImageAutoencoder, NoisyClassifier
-from common.options import odd_number
+from common.options import number, odd_number, whole_number
 from common.samplers import Callback, Solver, check_solver, fused_sample, invert
 
 __all__ = ["FusionInferer"]
@@ -69,11 +69,11 @@ class FusionInferer(AnomalyInferer):
         self.autoencoder = autoencoder.eval().requires_grad_(False)
         self.variance: Variance = variance
         self.saliency_options = {
-            "steps": saliency_steps,
-            "step_size": saliency_step_size,
-            "penalty": saliency_penalty,
+            "steps": whole_number("saliency_steps", saliency_steps, 1),
+            "step_size": number("saliency_step_size", saliency_step_size, 0),
+            "penalty": number("saliency_penalty", saliency_penalty, 0),
         }
-        self.saliency_quantile = saliency_quantile
+        self.saliency_quantile = number("saliency_quantile", saliency_quantile, 0)
         self.saliency_width = odd_number("saliency_width", saliency_width)
 
     @property

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from common.diffusion import Clip, to_image_range, to_model_range
-from common.errors import InputError
 from common.inferers.base import AnomalyInferer, Restored
 from common.networks import HEALTHY, Denoiser, label_of
-from common.options import number
+from common.options import choice, number, whole_number
 from common.samplers import (
     Callback,
     GradientGuidance,
@@ -74,14 +73,16 @@ class ClassifierGuidedInferer(AnomalyInferer):
         **kwargs: Any,
     ) -> None:
         super().__init__(clip=clip, **kwargs)
-        if task not in TASKS:
-            raise InputError(f"task '{task}'", "is not known", f"choose one of {sorted(TASKS)}")
+        choice("task", task, TASKS)
         self.inversion_class = label_of(inversion_class)
         check_solver(sampler, fixed_point_steps)
         self.method: Solver = sampler
         self.timesteps = self.levels(noise_level, num_inference_steps, spacing)
         self.log_likelihood = TASKS[task](classifier.eval().requires_grad_(False))
-        self.guidance_scale, self.guidance_level = number("guidance_scale", guidance_scale), guidance_level
+        self.guidance_scale = number("guidance_scale", guidance_scale)
+        self.guidance_level = (
+            guidance_level if guidance_level is None else whole_number("guidance_level", guidance_level, 0)
+        )
         self.fixed_point_steps = fixed_point_steps
 
     @property

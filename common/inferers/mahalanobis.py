@@ -11,7 +11,7 @@ from common.anomaly import body_region, check_mahalanobis, gaussian_smooth, maha
 from common.inferers.base import Restored
 from common.inferers.conditioned import ConditionedInferer
 from common.networks import Denoiser
-from common.options import number
+from common.options import number, whole_number
 from common.samplers import Callback
 
 __all__ = ["MahalanobisInferer"]
@@ -45,9 +45,10 @@ class MahalanobisInferer(ConditionedInferer):
         anomaly_map: str = "ssim",
         **kwargs: Any,
     ) -> None:
-        super().__init__(noise_levels=[noise_level] * num_reconstructions, anomaly_map=anomaly_map, **kwargs)
+        levels = [noise_level] * whole_number("num_reconstructions", num_reconstructions, 2)
+        super().__init__(noise_levels=levels, anomaly_map=anomaly_map, **kwargs)
         check_mahalanobis(num_reconstructions, ridge)
-        self.ridge, self.smoothing = ridge, number("smoothing", smoothing, 0)
+        self.ridge, self.smoothing = number("ridge", ridge), number("smoothing", smoothing, 0)
 
     def restore(
         self, image: Tensor, denoiser: Denoiser, generator: list[torch.Generator], callback: Callback

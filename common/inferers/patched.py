@@ -37,8 +37,8 @@ class PatchedInferer(AnomalyInferer):
         super().__init__(**{"prediction_type": "sample", **kwargs})
         self.timesteps = self.levels(noise_level, 1, "trailing")
         self.noise_level, self.patch_size, self.overlap = noise_level, patch_size, overlap
-        side = patch_size if isinstance(patch_size, int) else max(patch_size)
-        patch_boxes([side] * self.spatial_dims, patch_size, overlap)  # refuses what fits no image
+        sides = patch_size if isinstance(patch_size, Sequence) else [patch_size]
+        patch_boxes([max(sides, default=0)] * self.spatial_dims, patch_size, overlap)  # refuses what fits no image
         self._divisor = self._boxes = 1
 
     @property

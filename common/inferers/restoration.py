@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from common.diffusion import to_image_range, to_model_range
-from common.errors import InputError
 from common.inferers.base import AnomalyInferer, Restored
 from common.networks import Denoiser
+from common.options import choice
 from common.samplers import Callback, cold_sample, estimate_states
 
 __all__ = ["RestorationInferer"]
@@ -38,8 +38,7 @@ class RestorationInferer(AnomalyInferer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**{"prediction_type": "sample", **kwargs})
-        if restoration not in ("mean", "maps", "steps"):
-            raise InputError(f"restoration '{restoration}'", "is not known", "choose 'mean', 'maps' or 'steps'")
+        choice("restoration", restoration, ("mean", "maps", "steps"))
         self.timesteps = self.levels(self.schedule.steps - 1, num_inference_steps, spacing)
         self.restoration = restoration
 

@@ -10,8 +10,8 @@ from monai.networks.blocks.spatialattention import SpatialAttentionBlock
 from monai.networks.nets.diffusion_model_unet import SpatialTransformer
 from torch import Tensor, nn
 
-from common.errors import InputError
 from common.networks.unet import DenoisingUNet
+from common.options import choice
 
 __all__ = ["HEALTHY", "ClassConditionedUNet", "ClassTokenUNet", "ImageConcatenatedUNet", "label_of"]
 
@@ -25,8 +25,7 @@ def label_of(name: str) -> int:
     Raises:
         InputError: another name.
     """
-    if name not in _CLASSES:
-        raise InputError(f"class '{name}'", "is not known", f"choose one of {sorted(_CLASSES)}")
+    choice("class", name, _CLASSES)
     return _CLASSES[name]
 
 

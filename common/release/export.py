@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from common.errors import InputError
 from common.files import check_writable
+from common.options import choice
 from common.release.examples import NetworkInput, example, inputs_of, load_network
 
 __all__ = ["FORMATS", "export", "exported_program"]
@@ -50,8 +51,7 @@ def export(
     """
     output = Path(output)
     format = format or output.suffix.removeprefix(".")
-    if format not in FORMATS:
-        raise InputError(f"format '{format}'", "is not known", f"choose one of: {', '.join(FORMATS)}")
+    choice("format", format, FORMATS)
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if format == "onnx" and missing:
         raise InputError("export to ONNX", f"needs {', '.join(missing)}", f"pip install {' '.join(missing)}")

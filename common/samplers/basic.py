@@ -8,8 +8,8 @@ from typing import Any, Literal
 from torch import Tensor
 
 from common.diffusion import CLEAN, Generators, Noise, Prediction, Variance, ddim_step, ddpm_step, gaussian_noise
-from common.errors import InputError
 from common.networks import Denoiser
+from common.options import choice
 from common.samplers.multistep import dpm_sample
 from common.samplers.walk import Callback, Guidance, check_falling, check_rising, walk
 
@@ -135,8 +135,7 @@ def check_sampler(method: str) -> None:
     Raises:
         InputError: it is not.
     """
-    if method not in SAMPLERS:
-        raise InputError(f"sampler '{method}'", "is not known", f"choose one of {sorted(SAMPLERS)}")
+    choice("sampler", method, SAMPLERS)
 
 
 def partial_diffusion(

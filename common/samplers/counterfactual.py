@@ -20,6 +20,7 @@ from common.diffusion import (
 )
 from common.errors import InputError
 from common.networks import Denoiser
+from common.options import choice
 from common.samplers.basic import ddim_invert, ddim_sample
 from common.samplers.multistep import MultistepSolver, dpm_invert, dpm_sample
 from common.samplers.walk import Advance, Callback, Guidance, check_falling, walk
@@ -36,8 +37,7 @@ def check_solver(method: str, fixed_point_steps: int = 0) -> None:
     Raises:
         InputError: it is not.
     """
-    if method not in INVERTERS:
-        raise InputError(f"sampler '{method}'", "is no deterministic one", f"choose one of {sorted(INVERTERS)}")
+    choice("deterministic sampler", method, INVERTERS)
     if fixed_point_steps and method != "ddim":
         raise InputError(f"fixed_point_steps {fixed_point_steps}", f"are not known to '{method}'", "use sampler 'ddim'")
 

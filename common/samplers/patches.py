@@ -14,6 +14,7 @@ from torch import Tensor
 from common.diffusion import Generators, Noise, gaussian_noise
 from common.errors import InputError
 from common.networks import Denoiser
+from common.options import choice, whole_number
 from common.samplers.estimate import estimate_states
 from common.samplers.walk import Callback
 
@@ -43,9 +44,9 @@ def patch_boxes(size: Sequence[int], patch_size: int | Sequence[int], overlap: O
     Raises:
         InputError: unknown overlap, or boxes that are empty, larger than the image, or of other dimensions.
     """
-    if overlap not in get_args(Overlap):
-        raise InputError(f"overlap '{overlap}'", "is not known", f"choose one of {sorted(get_args(Overlap))}")
-    sides = [int(patch_size)] * len(size) if isinstance(patch_size, int) else [int(side) for side in patch_size]
+    choice("overlap", overlap, get_args(Overlap))
+    given = patch_size if isinstance(patch_size, list | tuple) else [patch_size] * len(size)
+    sides = [whole_number("patch_size", side, 1) for side in given]
     if len(sides) != len(size) or not all(0 < side <= whole for side, whole in zip(sides, size, strict=False)):
         raise InputError(
             f"patch_size {patch_size}", f"does not fit an image of {tuple(size)}", "use 1 to its size on each axis"

@@ -14,7 +14,7 @@ from common.diffusion.noise.gaussian import (
 )
 from common.diffusion.noise.simplex import SimplexNoise, simplex_field
 from common.diffusion.noise.synomaly import SynomalyNoise
-from common.errors import InputError
+from common.options import choice
 
 __all__ = [
     "NOISES",
@@ -51,8 +51,4 @@ def get_noise(noise: str | Noise) -> Noise:
     Raises:
         InputError: no such noise.
     """
-    if not isinstance(noise, str):
-        return noise
-    if noise not in NOISES:
-        raise InputError(f"noise '{noise}'", "is not known", f"choose one of {sorted(NOISES)}")
-    return NOISES[noise]
+    return noise if callable(noise) else NOISES[choice("noise", noise, NOISES)]

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from common.diffusion.noise.gaussian import Generators, device_of, draw_cases, opposed
 from common.errors import InputError
+from common.options import number, whole_number
 
 __all__ = ["SimplexNoise", "simplex_field"]
 
@@ -162,7 +163,8 @@ class SimplexNoise:
         shared: one field for all cases of a batch, as published. Results then depend on the batch.
 
     Raises:
-        InputError: dimensions other than 2 and 3; in the call, a volume with ``dimensions=2``.
+        InputError: dimensions other than 2 and 3, no octave, a persistence or wavelength that is none; in the call, a
+            volume with ``dimensions=2``.
     """
 
     octaves: int = 6
@@ -175,6 +177,10 @@ class SimplexNoise:
     def __post_init__(self) -> None:
         if self.dimensions not in (2, 3):
             raise InputError(f"simplex noise of {self.dimensions} dimensions", "is not there", "use 2 or 3")
+        whole_number("octaves", self.octaves, 1)
+        number("persistence", self.persistence, 0)
+        if number("wavelength", self.wavelength) <= 0:
+            raise InputError(f"wavelength {self.wavelength}", "is not above 0", "give the longest one, in pixels")
 
     def __call__(self, x: Tensor, generator: Generators = None) -> Tensor:
         """Return a field a case and channel, of the shape of ``x``."""

@@ -36,6 +36,7 @@ from common.evaluation.robustness.page import write_card
 from common.evaluation.robustness.perturbations import PERTURBATIONS, Perturb
 from common.files import check_writable, write_json
 from common.networks import select_device
+from common.options import choice
 from common.version import __version__
 
 __all__ = ["EPSILONS", "robustness"]
@@ -88,8 +89,7 @@ def robustness(
     Raises:
         InputError: unusable data or settings, no lesion in the cases, or a folder that cannot be written.
     """
-    if strengths not in ("all", "middle"):
-        raise InputError(f"strengths '{strengths}'", "are not known", "choose 'all' or 'middle'")
+    choice("strengths", strengths, ("all", "middle"))
     folder = find_bundle(bundles_dir, bundle)
     overrides = overrides_of(folder, settings_for(among or [folder], settings), weights)
     listed = load_cases(dataset_dir, split, channels=None, truth="mask", twins=False)[:max_cases]
