@@ -280,7 +280,8 @@ class EvaluationCommands:
         if not update:
             print(results_table(found, name))
             return
-        pages = [folder.parent / each for each in ("README.md", "docs/comparison.md", "benchmarks/README.md")]
+        names = ("README.md", "docs/results.md", "docs/comparison.md", "benchmarks/README.md")
+        pages = [folder.parent / each for each in names]
         pages += [bundle / "docs" / "README.md" for bundle in found]
         there = [page for page in pages if page.is_file()]
         if not there:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -40,13 +41,14 @@ _MARKED = re.compile(r"(<!-- (results|robustness|curve): (\S+) -->\n).*?(<!-- /\
 Result = Mapping[str, Any]
 
 
-def results_table(bundles: Sequence[Path], name: str) -> str:
+def results_table(bundles: Sequence[Path], name: str, place: str = "bundles") -> str:
     """The table of one experiment: a row for each bundle that has it, best AP first, then intensity and chance.
 
     Args:
         bundles: folders of bundles.
         name: of the experiment (``id`` in ``docs/results.json``). ``<name>_random``, the same with random weights,
             gives a column where a bundle has it.
+        place: the folder of the bundles, seen from the page, for links.
 
     Raises:
         InputError: no bundle has such results, or a file of results cannot be read.
@@ -64,7 +66,7 @@ def results_table(bundles: Sequence[Path], name: str) -> str:
     lines = [["", *_HEADS, "AP, random weights", *_COST_HEADS]]
     for bundle_name, result in sorted(found.items(), key=lambda each: -(each[1]["metrics"]["pixel_ap"] or 0)):
         cells = [*_cells(result), number(random.get(bundle_name), empty=""), *_cost(result)]
-        lines.append([f"[`{bundle_name}`](bundles/{bundle_name}/docs/README.md)", *cells])
+        lines.append([f"[`{bundle_name}`]({place}/{bundle_name}/docs/README.md)", *cells])
     first = max(found.values(), key=lambda result: "intervals" in result)
     for label, sources in (("intensity alone", _BASELINE), ("chance", {"pixel_ap": "prevalence"})):
         baseline = {
@@ -174,6 +176,8 @@ def update_tables(page: Path, bundles: Sequence[Path]) -> str:
     if not _MARKED.search(text):
         raise InputError(page, "has no place for results", "add <!-- results: NAME --> and <!-- /results -->")
 
+    place = Path(os.path.relpath(bundles[0].parent, page.parent)).as_posix() if bundles else ""
+
     def fresh(match: re.Match[str]) -> str:
         mark, kind, name, end = match.groups()
         if kind == "robustness":
@@ -181,7 +185,7 @@ def update_tables(page: Path, bundles: Sequence[Path]) -> str:
         elif kind == "curve":
             made = curve_section(page.parents[1]) if name == "bundle" else curve_overview(bundles)
         else:
-            made = (bundle_table(page.parents[1]) if name == "bundle" else results_table(bundles, name)) + "\n"
+            made = (bundle_table(page.parents[1]) if name == "bundle" else results_table(bundles, name, place)) + "\n"
         return f"{mark}{made}{end}"
 
     updated = _MARKED.sub(fresh, text)

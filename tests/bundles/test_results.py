@@ -31,9 +31,13 @@ def test_page_shows_the_figures(bundle: Path) -> None:
     assert bundle_table(bundle) in (bundle / "docs" / "README.md").read_text()
 
 
-def test_first_page_shows_the_figures() -> None:
-    page = (ROOT / "README.md").read_text()
-    experiments = re.findall(r"<!-- results: (\w+) -->", page)
-    assert "ixi_planted" in experiments
+@pytest.mark.parametrize(
+    ("page", "place", "first"),
+    [("README.md", "bundles", "ixi_planted"), ("docs/results.md", "../bundles", "lgg_flair")],
+)
+def test_pages_of_all_bundles_show_the_figures(page: str, place: str, first: str) -> None:
+    text = (ROOT / page).read_text()
+    experiments = re.findall(r"<!-- results: (\w+) -->", text)
+    assert experiments[0] == first
     for experiment in experiments:
-        assert results_table(zoo.BUNDLES, experiment) in page
+        assert results_table(zoo.BUNDLES, experiment, place) in text

@@ -67,16 +67,18 @@ def test_a_bundle_shows_every_experiment(tmp_path: Path) -> None:
 
 
 def test_pages_get_fresh_tables_and_keep_the_rest(tmp_path: Path) -> None:
-    bundle = write(tmp_path, "one", planted=figures(0.2))
-    page, own = tmp_path / "README.md", bundle / "docs" / "README.md"
+    bundle = write(tmp_path / "zoo", "one", planted=figures(0.2))
+    page, own = tmp_path / "docs" / "results.md", bundle / "docs" / "README.md"
+    page.parent.mkdir()
     page.write_text("# Zoo\n<!-- results: planted -->\nold\n<!-- /results -->\nAfter.\n")
     own.write_text("<!-- results: bundle -->\n<!-- /results -->\n")
     text = update_tables(page, [bundle])
     assert (
         text
         == page.read_text()
-        == f"# Zoo\n<!-- results: planted -->\n{results_table([bundle], 'planted')}\n<!-- /results -->\nAfter.\n"
+        == f"# Zoo\n<!-- results: planted -->\n{results_table([bundle], 'planted', '../zoo')}\n<!-- /results -->\nAfter.\n"
     )
+    assert "[`one`](../zoo/one/docs/README.md)" in text
     assert update_tables(page, [bundle]) == text
     assert bundle_table(bundle) in update_tables(own, [bundle])
     own.write_text("nothing")
