@@ -73,11 +73,8 @@ def test_pages_get_fresh_tables_and_keep_the_rest(tmp_path: Path) -> None:
     page.write_text("# Zoo\n<!-- results: planted -->\nold\n<!-- /results -->\nAfter.\n")
     own.write_text("<!-- results: bundle -->\n<!-- /results -->\n")
     text = update_tables(page, [bundle])
-    assert (
-        text
-        == page.read_text()
-        == f"# Zoo\n<!-- results: planted -->\n{results_table([bundle], 'planted', '../zoo')}\n<!-- /results -->\nAfter.\n"
-    )
+    table = results_table([bundle], "planted", "../zoo")
+    assert text == page.read_text() == f"# Zoo\n<!-- results: planted -->\n{table}\n<!-- /results -->\nAfter.\n"
     assert "[`one`](../zoo/one/docs/README.md)" in text
     assert update_tables(page, [bundle]) == text
     assert bundle_table(bundle) in update_tables(own, [bundle])
