@@ -43,6 +43,9 @@ def test_robustness_card(
     text = (tmp_path / "robustness.md").read_text()
     assert text.count("\n| noise |") == 4  # three strengths, and beside the attack
     assert "<svg" in (tmp_path / "robustness.html").read_text()
+    (tmp_path / "robustness.html").unlink()
+    with pytest.raises(TypeError, match="not callable"):  # it begins anew
+        robustness(name, str(pictures), tmp_path, attack_cases=2, draws=20, **options)
 
 
 def test_cards_of_several_bundles(

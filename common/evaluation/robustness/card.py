@@ -98,7 +98,7 @@ def robustness(
         choices = [max_cases, attack_cases, strengths, draws, run.get("clean").threshold]
         identity = _identity([run.key, *map(fingerprint, listed), *choices])
         done = _stored(Path(output_dir) / "robustness.json")
-        if done.get("identity") == identity:
+        if done.get("identity") == identity and (Path(output_dir) / "robustness.html").is_file():
             return done
         check_writable(output_dir)
         bench = Bench(run, listed)
