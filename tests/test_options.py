@@ -113,7 +113,7 @@ METHODS: dict[Any, dict[str, Any]] = {
     ],
 )
 def test_of_methods_are_refused_by_name(method: Any, option: str, value: Any) -> None:
-    name = option.replace("anomaly_", "anomaly ").replace("levels", "level")
+    name = option.replace("anomaly_", "anomaly ")
     with pytest.raises(InputError, match=name):
         method(schedule=NoiseSchedule(), **METHODS[method], **{option: value})
 

@@ -45,10 +45,10 @@ class MahalanobisInferer(ConditionedInferer):
         anomaly_map: str = "ssim",
         **kwargs: Any,
     ) -> None:
-        levels = [noise_level] * whole_number("num_reconstructions", num_reconstructions, 2)
+        levels = [noise_level] * whole_number("num_reconstructions", num_reconstructions, 1)
         super().__init__(noise_levels=levels, anomaly_map=anomaly_map, **kwargs)
         check_mahalanobis(num_reconstructions, ridge)
-        self.ridge, self.smoothing = number("ridge", ridge), number("smoothing", smoothing, 0)
+        self.ridge, self.smoothing = ridge, number("smoothing", smoothing, 0)
 
     def restore(
         self, image: Tensor, denoiser: Denoiser, generator: list[torch.Generator], callback: Callback

@@ -20,8 +20,7 @@ from common.diffusion import (
 )
 from common.errors import InputError
 from common.networks import Denoiser
-from common.options import choice
-from common.samplers.basic import ddim_invert, ddim_sample
+from common.samplers.basic import check_sampler, ddim_invert, ddim_sample
 from common.samplers.multistep import MultistepSolver, dpm_invert, dpm_sample
 from common.samplers.walk import Advance, Callback, Guidance, check_falling, walk
 
@@ -37,7 +36,9 @@ def check_solver(method: str, fixed_point_steps: int = 0) -> None:
     Raises:
         InputError: it is not.
     """
-    choice("deterministic sampler", method, INVERTERS)
+    check_sampler(method)
+    if method not in INVERTERS:
+        raise InputError(f"sampler '{method}'", "is no deterministic one", f"choose one of {sorted(INVERTERS)}")
     if fixed_point_steps and method != "ddim":
         raise InputError(f"fixed_point_steps {fixed_point_steps}", f"are not known to '{method}'", "use sampler 'ddim'")
 

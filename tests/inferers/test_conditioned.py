@@ -136,7 +136,7 @@ def test_network_without_codes_is_refused():
         ("cddpm", {"noise_levels": [499, 1000]}, "level 1000"),
         ("cddpm", {"noise_levels": [499, -1]}, "level -1: cannot be used"),
         ("cddpm", {"noise": "pink"}, "noise 'pink'"),
-        ("mahalanobis", {"num_reconstructions": 1}, "2 or more"),
+        ("mahalanobis", {"num_reconstructions": 1}, "at least 2"),
         ("mahalanobis", {"ridge": 0.0}, "ridge"),
         ("mahalanobis", {"noise_level": -2}, "level -2"),
         ("mahalanobis", {"anomaly_map": "residuum"}, "anomaly map"),
