@@ -16,6 +16,7 @@ from tests.bundles import zoo
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*lr_scheduler.step.*")
 OVERLAYS = [(bundle, file) for bundle in zoo.BUNDLES for file in sorted((bundle / "configs").glob("train_*.json"))]
+CLASSIFIERS = [(bundle, file) for bundle, file in OVERLAYS if file.stem == "train_classifier"]
 TWICE = zoo.named("classifier_guided_ddim"), "train_classifier.json"
 
 
@@ -58,6 +59,20 @@ def test_training_makes_weights_that_inference_takes(
     assert inside.keys() == learnt.keys()
     assert all(torch.equal(inside[key].half(), value) for key, value in learnt.items() if value.is_floating_point())
     assert (tmp_path / "found" / "validation_8_anomaly_map.nii.gz").is_file()
+
+
+@pytest.mark.parametrize(
+    ("option", "problem"),
+    [({"finetune": "/no/model.pt"}, "/no/model.pt: no such file"), ({"train_levels": [0, 2000]}, "level")],
+)
+@pytest.mark.parametrize(("bundle", "file"), CLASSIFIERS, ids=[bundle.name for bundle, _ in CLASSIFIERS])
+def test_options_of_the_denoiser_are_those_of_a_classifier(
+    bundle: Path, file: Path, option: dict[str, Any], problem: str, tmp_path: Path
+) -> None:
+    given = {**options(bundle, file), "dataset_dir": str(tmp_path / "no scans"), "output_dir": str(tmp_path / "run")}
+    with pytest.raises((RuntimeError, InputError)) as caught:
+        zoo.run(bundle, "train.json", file.name, **given, **option)
+    assert problem in str(zoo.input_error(caught.value))
 
 
 def test_labels_that_are_all_one_are_refused(pictures: Path, tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ def test_training_begins_with_the_pretrained_encoder(bundle: Path, healthy_pictu
     assert difference(_encoder(taken)) == 0
     averaged = taken.parser.get_parsed_content("ema").ema_model.encoder.state_dict()
     assert difference(averaged) == 0
+    given = {**options, "finetune": str(tmp_path / "model.pt")}
+    assert difference(_encoder(zoo.workflow(bundle, ["train.json", "pretrain_encoder.json"], "train", **given))) == 0
 
 
 def test_there_are_encoders() -> None:
