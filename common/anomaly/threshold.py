@@ -22,7 +22,7 @@ class Threshold:
 
     Args:
         value: voxels at or above it are anomalous, in units of the map.
-        quantile: share of healthy voxels that stay below it.
+        quantile: share of the voxels of other healthy subjects that is to stay below it.
         calibrated_on: the healthy data, in words.
         cases: number of healthy cases.
         voxels: number of voxels inside their brains.

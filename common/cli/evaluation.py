@@ -27,6 +27,7 @@ class EvaluationCommands:
         device: str | None = None,
         draws: int = 1000,
         seed: int = 0,
+        folds: int = 0,
         score_only: bool = False,
         bundles_dir: str | None = None,
     ) -> None:
@@ -46,6 +47,7 @@ class EvaluationCommands:
             device: to run on.
             draws: of subjects, for the intervals.
             seed: of these draws.
+            folds: of the subjects: thresholds from the healthy cases of the other folds, in place of the bundles' own.
             score_only: run nothing, score the maps that are there.
             bundles_dir: the folder that holds the bundles, as of ``list``.
         """
@@ -63,6 +65,7 @@ class EvaluationCommands:
             device=device,
             draws=draws,
             seed=seed,
+            folds=folds,
             score_only=score_only,
         )
         if results:

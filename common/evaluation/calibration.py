@@ -12,11 +12,14 @@ import numpy as np
 from common.anomaly import Threshold
 from common.data import subject_of
 from common.errors import InputError
+from common.evaluation.counts import above
 from common.evaluation.healthy import HealthyHandler
 from common.evaluation.histogram import ScoreHistogram
 from common.networks import sha256
 
-__all__ = ["ThresholdCalibration", "quantile_interval", "subject_hash"]
+__all__ = ["ThresholdCalibration", "level_for_others", "quantile_interval", "subject_hash"]
+
+_HALVINGS = 30
 
 
 def subject_hash(subject: str) -> str:
@@ -24,12 +27,47 @@ def subject_hash(subject: str) -> str:
     return hashlib.sha256(subject.encode()).hexdigest()[:16]
 
 
+def level_for_others(histograms: Mapping[str, ScoreHistogram], quantile: float) -> float:
+    """The quantile of the pooled scores that a share of the scores of *other* subjects stays below.
+
+    The quantile itself is too low for them: of the subjects it was taken from, those with the highest scores have
+    raised it. Each subject is therefore left out in turn, and the level of the pooled quantile is the lowest at which
+    the scores left out exceed the threshold of the rest no more often than promised.
+
+    Args:
+        histograms: of the healthy scores of each subject.
+        quantile: share that is to stay below, in (0, 1).
+
+    Returns:
+        a level from ``quantile`` to 1; 1, the highest score, where even that is not enough for so few subjects. Of a
+        single subject, nothing can be left out: ``quantile``.
+    """
+    if len(histograms) < 2:
+        return quantile
+    counts = np.stack([histogram.counts[0] for histogram in histograms.values()])
+    exceeding = above(counts)
+    below = np.cumsum(counts.sum(axis=0) - counts, axis=1)  # of all but one
+    promised = (1 - quantile) * counts.sum()
+
+    def holds(tail: float) -> bool:
+        edges = [int(np.searchsorted(each, (1 - tail) * each[-1])) + 1 for each in below]
+        return bool(sum(exceeding[i, edge] for i, edge in enumerate(edges)) <= promised)
+
+    low, high = 0.0, 1 - quantile
+    if holds(high):
+        return quantile
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return 1 - low
+
+
 def quantile_interval(histograms: Mapping[str, ScoreHistogram], quantile: float, draws: int = 1000) -> list[float]:
     """95 % interval of a quantile of the pooled scores, from drawing the subjects anew.
 
     Args:
         histograms: of the healthy scores of each subject.
-        quantile: in (0, 1).
+        quantile: in (0, 1].
         draws: how often; the random numbers are the same every time.
 
     Returns:
@@ -49,11 +87,12 @@ def quantile_interval(histograms: Mapping[str, ScoreHistogram], quantile: float,
 
 
 class ThresholdCalibration(HealthyHandler):
-    """Ignite handler: pool the cleaned maps of healthy cases and write the threshold that a quantile stays below.
+    """Ignite handler: pool the cleaned maps of healthy cases, write the threshold for other healthy subjects.
 
     Args:
         path: ``threshold.json`` to write.
-        quantile: share of voxels inside the brain that shall stay below, e.g. 0.99.
+        quantile: share of the voxels inside the brain of other subjects that shall stay below
+            (:func:`level_for_others`), e.g. 0.99.
         calibrated_on: the healthy data, in words.
         settings: under which the threshold holds.
         weights: of the network; their hash is recorded.
@@ -84,7 +123,8 @@ class ThresholdCalibration(HealthyHandler):
     def finish(self) -> None:
         """Write the threshold."""
         pooled = sum(self.histograms.values(), ScoreHistogram())
-        value = pooled.quantile(self.quantile)
+        level = level_for_others(self.histograms, self.quantile)
+        value = pooled.quantile(level)
         if not value > 0:
             raise InputError(self.path, f"quantile {self.quantile} of the maps is {value}", "use a higher quantile")
         self.threshold = Threshold(
@@ -95,11 +135,13 @@ class ThresholdCalibration(HealthyHandler):
             voxels=pooled.negatives,
             settings=self.settings,
             weights_sha256=sha256(self.weights),
-            interval=quantile_interval(self.histograms, self.quantile),
+            interval=quantile_interval(self.histograms, level),
             subjects=sorted(map(subject_hash, self.histograms)),
         )
         self.threshold.save(self.path)
         interval = self.threshold.interval
         bounds = f" [{interval[0]:.6g}, {interval[1]:.6g}]" if interval else ""
         found = f"quantile {self.quantile:g} of {self.cases} healthy cases of {len(self.histograms)} subjects"
+        if level == 1:
+            found += ", too few for it: their highest score"
         print(f"threshold {value:.6g}{bounds} ({found}) → {self.path}")

@@ -45,7 +45,16 @@ class PooledScores:
         self.kept: dict[str, np.ndarray] = {}
         self.rows: dict[str, dict[str, Any]] = {}
 
-    def add(self, case: str, anomaly_map: Any, truth: Any, region: Any = None, image: Any = None) -> dict[str, Any]:
+    def add(
+        self,
+        case: str,
+        anomaly_map: Any,
+        truth: Any,
+        region: Any = None,
+        image: Any = None,
+        *,
+        threshold: float | None = None,
+    ) -> dict[str, Any]:
         """Score one case and add it to the pool.
 
         Args:
@@ -54,6 +63,7 @@ class PooledScores:
             truth: lesion mask of the same shape, with values in [0, 1] or 0/255; positive from one half on.
             region: mask of the pixels that count, of the same form as ``truth``. None: all.
             image: (…) or (C, …) with values in [0, 1], for the intensity baseline; the mean of its channels is taken.
+            threshold: of this case, in place of the pool's.
 
         Returns:
             the case's row; AP and Dice are NaN without lesion. Counts of pixels are inside the region.
@@ -87,8 +97,9 @@ class PooledScores:
             self.kept[case] = np.concatenate([histogram.counts, overlap[None]])
 
         lesion, detected, hits, dice = int(positive.sum()), _NAN, _NAN, _NAN
-        if self.threshold is not None:
-            mask = score >= self.threshold
+        threshold = self.threshold if threshold is None else threshold
+        if threshold is not None:
+            mask = score >= threshold
             detected, hits = int(mask.sum()), int((mask & positive).sum())
             dice = 2 * hits / (detected + lesion) if lesion else _NAN
         row = {

@@ -208,6 +208,21 @@ def test_calibration_from_the_command_line(
         assert checks["threshold belongs to settings and weights"] == "ok"
         assert results["bundles"][0]["metrics"]["threshold"] == found["value"]
 
+    # Or it takes thresholds from other subjects, at the rate of the bundle's own.
+    folded = run(pictures, tmp_path / "training", settings, bundles="dae", split="training", folds=2)
+    checks = {leak["check"]: leak["status"] for leak in folded["leaks"]}
+    assert checks["threshold is not from the test cases"] == "ok"
+    (entry,) = folded["bundles"]
+    assert entry["protocol"]["threshold"]["quantile"] == 0.95
+    assert "other 1 of 2 folds" in entry["protocol"]["threshold"]["calibrated_on"]
+    assert entry["metrics"]["pixel_ap"] == results["bundles"][0]["metrics"]["pixel_ap"]
+    assert folded["command"].endswith("--folds 2")
+    rows = list(csv.DictReader((tmp_path / "training" / "cases.csv").open()))
+    assert len({row["threshold"] for row in rows}) == 2
+    with pytest.raises(InputError, match="--folds 99: does not divide"):
+        run(pictures, tmp_path / "none", settings, bundles="dae", split="training", folds=99)
+    assert not (tmp_path / "none").exists()
+
 
 def test_sets_of_weights(pictures: Path, overrides: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """All files of a bundle come from the folder: networks, what is calibrated on healthy scans, thresholds."""

@@ -16,6 +16,7 @@ from common.evaluation.bundle import one_set_each, overrides_of, read_settings, 
 from common.evaluation.calibration import quantile_interval, subject_hash
 from common.evaluation.comparison.bootstrap import draw_subjects, interval, metrics_of, paired, pixel_ap_of, subjects_of
 from common.evaluation.comparison.case import CaseRecord, Cost, fingerprint
+from common.evaluation.comparison.folds import check_folds, fold_thresholds
 from common.evaluation.comparison.leaks import check_data, check_scores, check_threshold
 from common.evaluation.comparison.scores import Scores, baseline, cost_summary, score_cases
 from common.evaluation.histogram import ScoreHistogram
@@ -134,6 +135,50 @@ def test_without_a_threshold_there_are_no_masks(records: list[CaseRecord]) -> No
     assert "lesion_f1" not in found
     assert "dice" not in found
     assert not np.isnan(found["pixel_ap"])
+
+
+def test_thresholds_by_subject_act_on_their_cases(records: list[CaseRecord]) -> None:
+    limits = {each.subject: 0.1 + index / 100 for index, each in enumerate(records)}
+    scores = score_cases("toy", records, 0.2, min_size=2, of_subject=limits)
+    for each, row in zip(records, scores.rows, strict=True):
+        alone = score_cases("toy", [each], limits[each.subject], min_size=2).rows[0]
+        assert row == pytest.approx(alone, nan_ok=True)
+    assert scores.pool.summary()["threshold"] == 0.2
+
+
+def test_folds_take_thresholds_from_other_subjects(records: list[CaseRecord]) -> None:
+    """Subject i // 2 of case i. Cases 2, 5, 8, 11 are healthy, of subjects 1, 2, 4, 5, so folds begin with these:
+    1, 5 and 2, 0 and 4, 3."""
+    before, origin = fold_thresholds(records, 0.95, 3, {"level": 2})
+    assert (origin.quantile, origin.cases, origin.voxels, origin.settings) == (0.95, 4, 4 * 20 * 16, {"level": 2})
+    assert [before[f"subject{index}"] for index in (5, 0, 3)] == [before[f"subject{index}"] for index in (1, 2, 4)]
+    assert origin.value == pytest.approx(np.median([before[f"subject{index}"] for index in (1, 2, 4)]))
+    louder = [
+        dataclasses.replace(each, anomaly_map=10 * each.anomaly_map) if each.case == "case2" else each
+        for each in records
+    ]
+    after, _ = fold_thresholds(louder, 0.95, 3, {})
+    assert {subject for subject in before if before[subject] == after[subject]} == {"subject1", "subject5"}
+    ill = [dataclasses.replace(each, label=1) if each.case == "case2" else each for each in louder]
+    assert fold_thresholds(ill, 0.95, 3, {})[1].cases == 3
+
+
+@pytest.mark.parametrize(
+    ("folds", "healthy", "message"),
+    [
+        (1, "abcd", "--folds 1: does not divide 4 subjects"),
+        (5, "abcd", "--folds 5: does not divide 4 subjects"),
+        (-1, "abcd", "--folds -1: cannot be used"),
+        (2, "ab", "healthy cases of 1 subjects"),
+        (2, "a", "healthy cases of 0 subjects"),
+    ],
+)
+def test_folds_that_cannot_be(folds: int, healthy: str, message: str) -> None:
+    cases = [entry(name, int(name not in healthy), name) for name in "abcd"]
+    with pytest.raises(InputError, match=message):
+        check_folds(folds, cases, {case["case"]: bool(case["label"]) for case in cases})
+    check_folds(0, cases, {})
+    check_folds(2, cases, dict.fromkeys("abcd", False))
 
 
 def test_a_subject_drawn_twice_counts_twice(records: list[CaseRecord], scores: Scores) -> None:

@@ -13,13 +13,15 @@ from typing import Any
 
 import numpy as np
 
+from common.anomaly import Threshold
 from common.bundles import find_bundles
 from common.data import Case, dataset_name, discover, load_cases, subject_of
 from common.errors import InputError, told
 from common.evaluation.bundle import one_set_each, overrides_of, settings_for, the_process_as_before
 from common.evaluation.comparison.bootstrap import draw_subjects, interval, metrics_of, paired, subjects_of
 from common.evaluation.comparison.case import CaseRecord, fingerprint
-from common.evaluation.comparison.leaks import Finding, check_data, check_scores, check_threshold, is_ill
+from common.evaluation.comparison.folds import PROMISED, check_folds, fold_thresholds
+from common.evaluation.comparison.leaks import Finding, check_data, check_folded, check_scores, check_threshold, is_ill
 from common.evaluation.comparison.protocol import RULES, bundle_protocol, command_of
 from common.evaluation.comparison.run import Job, Processes, run_cases, threshold_of
 from common.evaluation.comparison.scores import Scores, baseline, cost_summary, score_cases
@@ -44,6 +46,7 @@ def compare(
     device: str | None = None,
     draws: int = 1000,
     seed: int = 0,
+    folds: int = 0,
     score_only: bool = False,
 ) -> dict[str, Any]:
     """Run bundles on the same cases, and write ``results.json``, ``results.csv``, ``cases.csv`` and ``report.html``.
@@ -60,6 +63,8 @@ def compare(
         device: to run on.
         draws: of the bootstrap.
         seed: of the bootstrap.
+        folds: of the subjects, for thresholds from the healthy cases of the test set itself: for each fold from the
+            others, at the rate that the bundle's own threshold promises. 0: the bundles' own thresholds.
         score_only: compute the numbers from the maps that are there.
 
     Returns:
@@ -80,10 +85,15 @@ def compare(
         )
         for bundle in found
     ]
+    check_folds(folds, cases, {case["case"]: is_ill(case) for case in cases} if folds else {})
     check_writable(output)
     data = {case["case"]: fingerprint(case) for case in cases}
     words = {"split": split, "max_cases": max_cases, "weights": weights, "settings": settings}
-    words |= {key: value for key, value, usual in (("draws", draws, 1000), ("seed", seed, 0)) if value != usual}
+    words |= {
+        key: value
+        for key, value, usual in (("draws", draws, 1000), ("seed", seed, 0), ("folds", folds, 0))
+        if value != usual
+    }
     command = command_of("compare", words)
     with Processes() as processes:
         for number, job in enumerate(jobs if not score_only else (), 1):
@@ -91,7 +101,7 @@ def compare(
         processes.wait()
         if processes.rank:
             return {}
-        return _report(jobs, cases, data, output, command, draws, seed)
+        return _report(jobs, cases, data, output, command, draws, seed, folds)
 
 
 def summary_of(results: Mapping[str, Any], output_dir: str) -> str:
@@ -119,6 +129,7 @@ def _report(
     command: str,
     draws: int,
     seed: int,
+    folds: int,
 ) -> dict[str, Any]:
     from common.evaluation.comparison.page import write_comparison
 
@@ -129,7 +140,7 @@ def _report(
     for job in jobs:
         with the_process_as_before():
             try:
-                scores, entry, more = _score(job, cases, data)
+                scores, entry, more = _score(job, cases, data, folds)
             except Exception as error:  # as in run_cases
                 reasons = job.failures() or [told(error)]
                 failures.append({"bundle": job.bundle.name, "error": "; ".join(dict.fromkeys(reasons))})
@@ -165,13 +176,20 @@ def _report(
     return results
 
 
-def _score(job: Job, cases: Sequence[Case], data: Mapping[str, str]) -> tuple[Scores, dict[str, Any], list[Finding]]:
+def _score(
+    job: Job, cases: Sequence[Case], data: Mapping[str, str], folds: int
+) -> tuple[Scores, dict[str, Any], list[Finding]]:
     run = job.run()
     missing = sum(not CaseRecord.done(job.path(case), run.key, data[case["case"]]) for case in cases)
     if missing:
         raise InputError(job.bundle.name, f"{missing} of {len(cases)} cases are missing", "compare again")
     value, origin = threshold_of(run)
-    scores = score_cases(job.bundle.name, job.records(cases), value, int(run.get("min_size", 8)))
+    settings, of_subject = run.get("settings", {}), None
+    if folds:
+        promised = origin.quantile if isinstance(origin, Threshold) else PROMISED
+        of_subject, origin = fold_thresholds(job.records(cases), promised, folds, settings)
+        value = origin.value
+    scores = score_cases(job.bundle.name, job.records(cases), value, int(run.get("min_size", 8)), of_subject=of_subject)
     entry = {
         "bundle": job.bundle.name,
         "metrics": scores.pool.summary(),
@@ -179,8 +197,10 @@ def _score(job: Job, cases: Sequence[Case], data: Mapping[str, str]) -> tuple[Sc
         "sizes": scores.size_table(),
         "protocol": bundle_protocol(run, job, next(job.records(cases)), origin),
     }
-    weights = run.weights_sha256
-    leaks = check_threshold(job.bundle.name, origin, cases, run.get("settings", {}), weights)
+    if folds:
+        leaks = [check_folded(job.bundle.name, folds)]
+    else:
+        leaks = check_threshold(job.bundle.name, origin, cases, settings, run.weights_sha256)
     return scores, entry, [*leaks, *check_scores(scores)]
 
 

@@ -11,7 +11,9 @@ from common.data import Case, marks_anything, split_of, subject_of
 from common.evaluation.calibration import subject_hash
 from common.evaluation.comparison.scores import Scores
 
-__all__ = ["Finding", "check_data", "check_scores", "check_threshold", "is_ill"]
+__all__ = ["Finding", "check_data", "check_folded", "check_scores", "check_threshold", "is_ill"]
+
+_ORIGIN = "threshold is not from the test cases"
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def check_threshold(
         settings: now in force.
         weights_sha256: of the weights in use.
     """
-    check = "threshold is not from the test cases"
+    check = _ORIGIN
     if threshold is None:
         return [Finding(check, "ok", "no threshold is used", bundle)]
     if not isinstance(threshold, Threshold):
@@ -97,6 +99,7 @@ def check_threshold(
     else:
         shared = {subject_hash(subject_of(case)) for case in cases} & set(threshold.subjects)
         detail = f"{len(shared)} of its {len(threshold.subjects)} subjects are among the test subjects"
+        detail += " (--folds takes thresholds from other subjects)" * bool(shared)
         findings.append(Finding(check, "leak" if shared else "ok", detail, bundle))
     changed = changed_settings(threshold.settings, settings)
     other = threshold.weights_sha256 and threshold.weights_sha256 not in weights_sha256.values()
@@ -107,6 +110,11 @@ def check_threshold(
     else:
         findings.append(Finding(fits, "ok", f"quantile {threshold.quantile} of {threshold.cases} cases", bundle))
     return findings
+
+
+def check_folded(bundle: str, folds: int) -> Finding:
+    """What is to be said of thresholds from the test set itself (``fold_thresholds``)."""
+    return Finding(_ORIGIN, "ok", f"for each subject from other subjects of the test set, {folds} folds", bundle)
 
 
 def check_scores(scores: Scores) -> list[Finding]:

@@ -193,7 +193,7 @@ def _cases(scores: Scores, job: Job, entry: Mapping[str, Any]) -> list[str]:
     figures = []
     for title, row in chosen:
         record = CaseRecord.load(job.folder / f"{row['case']}.npz")
-        mask = clean_mask(record.anomaly_map, scores.pool.threshold, min_size) if scores.pool.threshold else None
+        mask = clean_mask(record.anomaly_map, row["threshold"], min_size) if "threshold" in row else None
         given = (record.image[0], record.pseudo_healthy[0], record.anomaly_map, record.truth, mask)
         flat = record.truth.shape[-1] == 1
         image, restored, values, truth, found = (each[..., 0] if flat and each is not None else each for each in given)

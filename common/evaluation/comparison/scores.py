@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,7 +34,8 @@ class Scores:
     Args:
         name: of the bundle, or of a baseline.
         pool: pixel-level scores with the histogram of each case.
-        rows: one mapping a case: those of the pool and more, in the order of ``pool.rows``.
+        rows: one mapping a case: those of the pool and more, in the order of ``pool.rows``; with a threshold, the
+            case's.
         sizes: lesions by size: per range of :data:`SIZES_MM`, counts of their scores, how many, how many were found,
             and the sum of the shares found.
         intensities: of the cases, counts of input and pseudo-healthy image in the region (2, 256).
@@ -80,6 +81,8 @@ def score_cases(
     threshold: float | None = None,
     min_size: int = 8,
     score: Callable[[CaseRecord], np.ndarray] | None = None,
+    *,
+    of_subject: Mapping[str, float] | None = None,
 ) -> Scores:
     """Score cases one at a time; only histograms and rows stay in memory.
 
@@ -89,24 +92,27 @@ def score_cases(
         threshold: calibrated; None: no number that needs one.
         min_size: smallest component of a predicted mask, in voxels.
         score: another map in place of the stored one, for a baseline; then nothing is said of the restoration.
+        of_subject: thresholds by subject, in place of the one.
     """
     scores = Scores(name, PooledScores(threshold, keep=True))
     scores.sizes = [{"counts": np.zeros(N_BINS, np.int64), "lesions": 0, "found": 0, "share": 0.0} for _ in SIZES_MM]
     for record in records:
         values = record.anomaly_map if score is None else score(record)
         image = None if score is not None else record.image
-        row = scores.pool.add(record.case, values, record.truth, record.region, image)
+        limit = threshold if of_subject is None else of_subject[record.subject]
+        row = scores.pool.add(record.case, values, record.truth, record.region, image, threshold=limit)
         row = {**row, "subject": record.subject, "raw_maximum": record.raw_maximum}
         truth = record.truth & record.region
-        if threshold is not None:
-            row |= _object_row(clean_mask(values, threshold, min_size) & record.region, truth, record)
+        if limit is not None:
+            row["threshold"] = limit
+            row |= _object_row(clean_mask(values, limit, min_size) & record.region, truth, record)
         if score is None:
             quality = (record.image, record.pseudo_healthy, record.truth, record.region, record.spacing)
             row |= restoration_quality(*quality)
             # Both in the precision that one of them was kept in, or rounding would look like a change of intensity.
             images = (each[:, record.region].astype(np.float16) for each in (record.image, record.pseudo_healthy))
             scores.intensities.append(np.stack([intensity_counts(each) for each in images]))
-        _add_sizes(scores, values, truth, record)
+        _add_sizes(scores, values, truth, record, limit)
         scores.rows.append(row)
         scores.costs.append(record.cost)
     return scores
@@ -157,7 +163,9 @@ def _object_row(mask: np.ndarray, truth: np.ndarray, record: CaseRecord) -> dict
     }
 
 
-def _add_sizes(scores: Scores, values: np.ndarray, truth: np.ndarray, record: CaseRecord) -> None:
+def _add_sizes(
+    scores: Scores, values: np.ndarray, truth: np.ndarray, record: CaseRecord, threshold: float | None
+) -> None:
     labels = components(truth)
     for label in range(1, int(labels.max()) + 1):
         lesion = labels == label
@@ -167,7 +175,7 @@ def _add_sizes(scores: Scores, values: np.ndarray, truth: np.ndarray, record: Ca
         histogram.update(values[lesion], np.ones(int(lesion.sum())))
         entry["counts"] += histogram.counts[1]
         entry["lesions"] += 1
-        if scores.pool.threshold is not None:
-            share = float((values[lesion] >= scores.pool.threshold).mean())
+        if threshold is not None:
+            share = float((values[lesion] >= threshold).mean())
             entry["share"] += share
             entry["found"] += share >= DETECTION_IOU
