@@ -75,6 +75,7 @@ def load_cases(
         raise InputError("dataset_dir", "is not given", "add --dataset_dir PATH (a folder, an image, or a datalist)")
     cases = discover(dataset_dir, strict=check)
     if split is not None:
+        split = str(split)  # of MONAI's command line, where 0 is a number
         named = {case["split"] for case in cases if "split" in case}
         unnamed = [case for case in cases if "split" not in case]
         learnt = {"training", "validation"}

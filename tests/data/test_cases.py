@@ -109,6 +109,13 @@ def test_cases_of_a_test_set_neither_train_nor_validate(tmp_path):
     assert len(load_cases(tmp_path)) == 3
 
 
+def test_a_split_may_be_a_number(tmp_path):
+    """``--split 0`` comes from MONAI's command line as an integer."""
+    write_pictures(tmp_path)
+    (tmp_path / "datalist.csv").write_text("image,split\na.png,0\nb.png,1\n")
+    assert [case["case"] for case in load_cases(tmp_path / "datalist.csv", 0)] == ["a"]
+
+
 def test_a_case_that_cannot_be_used_says_why(tmp_path):
     write_pictures(tmp_path)
     (tmp_path / "b.png").write_bytes(b"no picture")
