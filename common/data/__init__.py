@@ -45,7 +45,7 @@ __all__ = [
 
 def load_cases(
     dataset_dir: str | Path,
-    split: str | None = None,
+    split: str | int | None = None,
     channels: int | None = 1,
     truth: Literal["mask", "label", "healthy"] | None = None,
     check: bool = True,
@@ -75,7 +75,7 @@ def load_cases(
         raise InputError("dataset_dir", "is not given", "add --dataset_dir PATH (a folder, an image, or a datalist)")
     cases = discover(dataset_dir, strict=check)
     if split is not None:
-        split = str(split)  # of MONAI's command line, where 0 is a number
+        split = str(split)  # MONAI's command line makes a number of 0
         named = {case["split"] for case in cases if "split" in case}
         unnamed = [case for case in cases if "split" not in case]
         learnt = {"training", "validation"}

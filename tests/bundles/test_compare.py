@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from common import InputError
+from common.anomaly import clean_mask
 from common.cli import main
 from common.data import load_cases
 from common.evaluation.calibration import subject_hash
@@ -183,7 +184,12 @@ def test_slips_are_refused_before_anything_runs(
 
 
 def test_calibration_from_the_command_line(
-    healthy: Path, pictures: Path, settings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    healthy: Path,
+    pictures: Path,
+    settings: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     content = json.loads(settings.read_text())["dae"]
     weights = shutil.copy(content["weights"], tmp_path / "model.pt")
@@ -209,6 +215,13 @@ def test_calibration_from_the_command_line(
         assert results["bundles"][0]["metrics"]["threshold"] == found["value"]
 
     # Or it takes thresholds from other subjects, at the rate of the bundle's own.
+    shown: list[float] = []
+
+    def noting(values: Any, threshold: float, min_size: int) -> Any:
+        shown.append(threshold)
+        return clean_mask(values, threshold, min_size)
+
+    monkeypatch.setattr("common.evaluation.comparison.page.clean_mask", noting)
     folded = run(pictures, tmp_path / "training", settings, bundles="dae", split="training", folds=2)
     checks = {leak["check"]: leak["status"] for leak in folded["leaks"]}
     assert checks["threshold is not from the test cases"] == "ok"
@@ -218,7 +231,11 @@ def test_calibration_from_the_command_line(
     assert entry["metrics"]["pixel_ap"] == results["bundles"][0]["metrics"]["pixel_ap"]
     assert folded["command"].endswith("--folds 2")
     rows = list(csv.DictReader((tmp_path / "training" / "cases.csv").open()))
-    assert len({row["threshold"] for row in rows}) == 2
+    limits = {float(row["threshold"]) for row in rows}
+    assert len(limits) == 2
+    assert entry["metrics"]["threshold"] == pytest.approx(sum(limits) / 2)
+    assert set(shown) <= limits
+    assert len(shown) == 4
     with pytest.raises(InputError, match="--folds 99: does not divide"):
         run(pictures, tmp_path / "none", settings, bundles="dae", split="training", folds=99)
     assert not (tmp_path / "none").exists()

@@ -20,12 +20,14 @@ BRAIN[:, :, :10] = 1
 
 
 def calibrate(folder: Path, *cases: dict[str, Any]) -> Threshold:
-    """Scores 0.01 to 1 inside the brain and 100 outside, the same in each case."""
+    """Scores 0.01 to 1 inside the brain and 100 outside, the same in each case but for its ``scale``."""
     (folder / "model.pt").write_bytes(b"weights")
     scores = torch.full_like(BRAIN, 100.0)
     scores[:, :, :10, 0] = torch.arange(1, 101).reshape(1, 10, 10) / 100
     handler = ThresholdCalibration(folder / "threshold.json", 0.9, "healthy", {"level": 2}, folder / "model.pt")
-    engine = Engine(lambda engine, batch: [{"anomaly_map": MetaTensor(scores)} for _ in batch])
+    engine = Engine(
+        lambda engine, batch: [{"anomaly_map": MetaTensor(case.get("scale", 1) * scores)} for case in batch]
+    )
     handler.attach(engine)
     engine.run([[{"brain_mask": MetaTensor(BRAIN), **case}] for case in cases])
     return Threshold.load(folder / "threshold.json")
@@ -97,3 +99,5 @@ def test_a_single_subject_or_too_few_promise_what_they_can(tmp_path: Path, capsy
     assert level_for_others({**one, "far": histograms(np.array([50.0]))["0"]}, 0.9) == 1
     calibrate(tmp_path, {"case": "a"})
     assert "too few" not in capsys.readouterr().out
+    calibrate(tmp_path, {"case": "a"}, {"case": "b", "scale": 50})
+    assert "of 2 subjects, too few for it: their highest score)" in capsys.readouterr().out

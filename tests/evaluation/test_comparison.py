@@ -13,7 +13,7 @@ from common.anomaly import Threshold
 from common.bundles import find_bundles
 from common.errors import InputError
 from common.evaluation.bundle import one_set_each, overrides_of, read_settings, settings_for
-from common.evaluation.calibration import quantile_interval, subject_hash
+from common.evaluation.calibration import level_for_others, quantile_interval, subject_hash
 from common.evaluation.comparison.bootstrap import draw_subjects, interval, metrics_of, paired, pixel_ap_of, subjects_of
 from common.evaluation.comparison.case import CaseRecord, Cost, fingerprint
 from common.evaluation.comparison.folds import check_folds, fold_thresholds
@@ -144,6 +144,11 @@ def test_thresholds_by_subject_act_on_their_cases(records: list[CaseRecord]) -> 
         alone = score_cases("toy", [each], limits[each.subject], min_size=2).rows[0]
         assert row == pytest.approx(alone, nan_ok=True)
     assert scores.pool.summary()["threshold"] == 0.2
+    shares = [
+        alone["share_found"] for alone in score_cases("toy", records[:1], limits["subject0"], min_size=2).size_table()
+    ]
+    first = score_cases("toy", records[:1], 0.9, min_size=2, of_subject=limits)
+    assert [each["share_found"] for each in first.size_table()] == pytest.approx(shares, nan_ok=True)
 
 
 def test_folds_take_thresholds_from_other_subjects(records: list[CaseRecord]) -> None:
@@ -153,6 +158,13 @@ def test_folds_take_thresholds_from_other_subjects(records: list[CaseRecord]) ->
     assert (origin.quantile, origin.cases, origin.voxels, origin.settings) == (0.95, 4, 4 * 20 * 16, {"level": 2})
     assert [before[f"subject{index}"] for index in (5, 0, 3)] == [before[f"subject{index}"] for index in (1, 2, 4)]
     assert origin.value == pytest.approx(np.median([before[f"subject{index}"] for index in (1, 2, 4)]))
+    own: dict[str, ScoreHistogram] = {}
+    for each in records[5], records[8]:  # of subjects 2 and 4: for the fold of subjects 1 and 5
+        own[each.subject] = ScoreHistogram()
+        own[each.subject].update(each.anomaly_map, each.truth, each.region)
+    level = level_for_others(own, 0.95)
+    assert level > 0.95
+    assert before["subject1"] == sum(own.values(), ScoreHistogram()).quantile(level)
     louder = [
         dataclasses.replace(each, anomaly_map=10 * each.anomaly_map) if each.case == "case2" else each
         for each in records
