@@ -171,8 +171,9 @@ def test_folds_take_thresholds_from_other_subjects(records: list[CaseRecord]) ->
     ]
     after, _ = fold_thresholds(louder, 0.95, 3, {})
     assert {subject for subject in before if before[subject] == after[subject]} == {"subject1", "subject5"}
-    ill = [dataclasses.replace(each, label=1) if each.case == "case2" else each for each in louder]
-    assert fold_thresholds(ill, 0.95, 3, {})[1].cases == 3
+    for label in (1, 2):
+        ill = [dataclasses.replace(each, label=label) if each.case == "case2" else each for each in louder]
+        assert fold_thresholds(ill, 0.95, 3, {})[1].cases == 3
 
 
 @pytest.mark.parametrize(

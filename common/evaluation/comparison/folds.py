@@ -52,7 +52,7 @@ def fold_thresholds(
     """The threshold of each subject, calibrated on the healthy cases of the subjects of the other folds.
 
     Args:
-        records: stored cases; healthy is what has neither a lesion nor the label 1.
+        records: stored cases; healthy is what has no lesion, and the label 0 or none.
         quantile: share of healthy voxels that shall stay below, as of ``ThresholdCalibration``.
         folds: subjects are dealt out to them in turn, first those with healthy cases, by name.
         settings: under which the maps were made.
@@ -64,7 +64,7 @@ def fold_thresholds(
     subjects, cases = set(), 0
     for record in records:
         subjects.add(record.subject)
-        if record.label != 1 and not record.truth.any():
+        if record.label <= 0 and not record.truth.any():
             cases += 1
             histogram = histograms.setdefault(record.subject, ScoreHistogram())
             histogram.update(record.anomaly_map, record.truth, record.region, source=f"case {record.case}")
